@@ -1,0 +1,3 @@
+//! The command `cosmine`.
+
+fn main() {}

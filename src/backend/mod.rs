@@ -1,0 +1,40 @@
+//! What a device must be able to do: one verb per operation.
+
+pub(crate) mod cpu;
+
+use crate::error::Result;
+use crate::matrix::Rows;
+use crate::output::{Counts, Gradients, Loss, Neighbours};
+use crate::plan::Limits;
+use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+
+/// The two sides of a comparison.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<'a> {
+    pub(crate) queries: &'a dyn Rows,
+    pub(crate) keys: &'a dyn Rows,
+}
+
+/// The inputs of the loss.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) queries: &'a dyn Rows,
+    pub(crate) keys: &'a dyn Rows,
+    pub(crate) negatives: Option<&'a dyn Rows>,
+}
+
+/// A device's side of the operations. Specifications and shapes were checked at the door.
+pub(crate) trait Backend: Send + Sync {
+    /// What the device is, in words.
+    fn description(&self) -> String;
+    /// The limits that plans are made within.
+    fn limits(&self) -> Limits;
+    /// Whether the arithmetic passed the check on fixed vectors when the device was opened.
+    fn is_canonical(&self) -> bool;
+    fn cosine(&self, spec: &Cosine, pair: Pair) -> Result<Vec<f32>>;
+    fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>>;
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours>;
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts>;
+    /// The loss, and the gradients where `gradients` asks for them.
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)>;
+}

@@ -1,0 +1,227 @@
+//! The front door: open a device, ask it for an operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, Batch, Pair};
+use crate::error::{Error, Result};
+use crate::matrix::Rows;
+use crate::output::{Counts, Gradients, Loss, Neighbours};
+use crate::plan::Limits;
+use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, Shape, TopK};
+
+/// A device that computes. Cheap to clone; may be used from many threads at once.
+///
+/// ```
+/// use cosmine::{Device, Matrix, spec::TopK};
+/// let device = Device::cpu();
+/// let queries = Matrix::from_vec(vec![1.0_f32, 0.0], 1, 2)?;
+/// let keys = Matrix::from_vec(vec![0.0_f32, 1.0, 1.0, 1.0, 2.0, 0.0], 3, 2)?;
+/// let found = device.top_k(&TopK::new(2), &queries, &keys)?;
+/// assert_eq!(found.row_indices(0), [2, 1]);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    backend: Arc<dyn Backend>,
+    name: String,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({}: {})", self.name, self.backend.description())
+    }
+}
+
+/// What is known of a device, present or absent.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The name that [`Device::open`] takes.
+    pub name: String,
+    /// What was found, in words; or why nothing was, and what to install.
+    pub description: String,
+    /// The limits of a device that is present.
+    pub limits: Option<Limits>,
+    /// Whether a device that is present gives canonical answers.
+    pub canonical: Option<bool>,
+}
+
+impl Device {
+    /// The names that [`Device::open`] knows, `auto` aside, the preferred first.
+    pub const NAMES: [&'static str; 3] = ["cuda", "wgpu", "cpu"];
+
+    /// The processor, with all its threads and no memory limit.
+    pub fn cpu() -> Device {
+        Device::cpu_with(Limits::default())
+    }
+
+    /// The processor within limits: number of threads, bytes of working memory.
+    pub fn cpu_with(limits: Limits) -> Device {
+        Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
+    }
+
+    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu`; `auto` takes the first that is there.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] says what is missing and what to install; [`Error::Spec`] where the name is none of these.
+    pub fn open(name: &str, limits: Limits) -> Result<Device> {
+        let (kind, index) = name.split_once(':').map_or((name, None), |(kind, index)| (kind, Some(index)));
+        if let Some(index) = index
+            && (kind != "cuda" || index.parse::<u32>().is_err())
+        {
+            return Err(Error::spec("device", format!("`{name}`: only cuda takes a number, as in cuda:0")));
+        }
+        match kind {
+            "cpu" => Ok(Device::cpu_with(limits)),
+            "cuda" | "wgpu" => Err(absent(name, kind)),
+            "auto" => {
+                let found = Device::NAMES.iter().find_map(|name| Device::open(name, limits).ok());
+                Ok(found.unwrap_or_else(|| Device::cpu_with(limits)))
+            }
+            _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu"))),
+        }
+    }
+
+    /// What is known of each device that can be asked for.
+    pub fn list() -> Vec<DeviceInfo> {
+        Device::NAMES
+            .iter()
+            .map(|name| match Device::open(name, Limits::default()) {
+                Ok(device) => device.info(),
+                Err(error) => DeviceInfo {
+                    name: (*name).to_owned(),
+                    description: error.to_string(),
+                    limits: None,
+                    canonical: None,
+                },
+            })
+            .collect()
+    }
+
+    /// What is known of this device.
+    pub fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name.clone(),
+            description: self.backend.description(),
+            limits: Some(self.backend.limits()),
+            canonical: Some(self.backend.is_canonical()),
+        }
+    }
+
+    /// Whether this device's arithmetic passed the check on fixed vectors when it was opened, so that its answers are
+    /// canonical: identical to every other canonical device's.
+    pub fn is_canonical(&self) -> bool {
+        self.backend.is_canonical()
+    }
+
+    /// All scores, `batch × rows × keys`, within 1e-6 of the exact ones for cosine. See [`Cosine`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the inputs do not fit; [`Error::NonFinite`]; [`Error::OutOfMemory`].
+    pub fn cosine(&self, spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<Vec<f32>> {
+        spec.validate(Shape::of(queries, keys)?)?;
+        self.backend.cosine(spec, Pair { queries, keys })
+    }
+
+    /// The canonical scores of listed pairs, list after list: of query `i` and each key of `pairs.get(i)`. A pair with a
+    /// skipped row scores NaN.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the inputs do not fit; [`Error::NonFinite`], of rows that a list names.
+    pub fn score_pairs(
+        &self,
+        metric: Metric,
+        nonfinite: NonFinite,
+        pairs: &Lists,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+    ) -> Result<Vec<f32>> {
+        let shape = Shape::of(queries, keys)?;
+        pairs.validate("pairs", shape.queries, shape.keys)?;
+        self.backend.score_pairs(metric, nonfinite, pairs, Pair { queries, keys })
+    }
+
+    /// k keys for each query, exactly. See [`TopK`].
+    ///
+    /// # Errors
+    /// [`Error::Spec`] and [`Error::Shape`] where specification and inputs do not fit; [`Error::NonFinite`];
+    /// [`Error::OutOfMemory`]; what a source says while it is read.
+    pub fn top_k(&self, spec: &TopK, queries: &dyn Rows, keys: &dyn Rows) -> Result<Neighbours> {
+        spec.validate(Shape::of(queries, keys)?)?;
+        self.backend.top_k(spec, Pair { queries, keys })
+    }
+
+    /// The distribution of the canonical scores, exactly. See [`Histogram`].
+    ///
+    /// # Errors
+    /// As [`Device::top_k`].
+    pub fn histogram(&self, spec: &Histogram, queries: &dyn Rows, keys: &dyn Rows) -> Result<Counts> {
+        spec.validate(Shape::of(queries, keys)?)?;
+        self.backend.histogram(spec, Pair { queries, keys })
+    }
+
+    /// The InfoNCE loss. `negatives` are extra keys beside the in-batch ones. See [`InfoNce`].
+    ///
+    /// # Errors
+    /// As [`Device::top_k`].
+    pub fn info_nce(
+        &self,
+        spec: &InfoNce,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+        negatives: Option<&dyn Rows>,
+    ) -> Result<Loss> {
+        let batch = check_batch(spec, queries, keys, negatives)?;
+        Ok(self.backend.info_nce(spec, batch, false)?.0)
+    }
+
+    /// The InfoNCE loss and its gradients. See [`InfoNce`].
+    ///
+    /// # Errors
+    /// As [`Device::top_k`].
+    pub fn info_nce_grad(
+        &self,
+        spec: &InfoNce,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+        negatives: Option<&dyn Rows>,
+    ) -> Result<(Loss, Gradients)> {
+        let batch = check_batch(spec, queries, keys, negatives)?;
+        match self.backend.info_nce(spec, batch, true)? {
+            (loss, Some(gradients)) => Ok((loss, gradients)),
+            (_, None) => unreachable!("a backend gives the gradients it was asked for"),
+        }
+    }
+}
+
+fn check_batch<'a>(
+    spec: &InfoNce,
+    queries: &'a dyn Rows,
+    keys: &'a dyn Rows,
+    negatives: Option<&'a dyn Rows>,
+) -> Result<Batch<'a>> {
+    let shape = Shape::of(queries, keys)?;
+    if let Some(negatives) = negatives
+        && negatives.dim() != shape.dim
+    {
+        let reason = format!("dim {} beside queries of dim {}", negatives.dim(), shape.dim);
+        return Err(Error::shape("negatives", reason));
+    }
+    spec.validate(shape, negatives.map_or(0, |negatives| negatives.rows()))?;
+    Ok(Batch { queries, keys, negatives })
+}
+
+/// Why a device that this version cannot open is absent.
+fn absent(name: &str, kind: &str) -> Error {
+    let switched_on = match kind {
+        "cuda" => cfg!(feature = "cuda"),
+        _ => cfg!(feature = "wgpu"),
+    };
+    let reason = match switched_on {
+        true => format!("this version of cosmine has no {kind} backend yet; use the cpu device"),
+        false => format!("this build has the feature `{kind}` switched off; use the cpu device"),
+    };
+    Error::NoDevice { device: name.to_owned(), reason }
+}

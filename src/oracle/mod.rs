@@ -1,0 +1,1 @@
+//! Every operation once more, naively, in f64.

@@ -1,0 +1,33 @@
+//! How to compute: specification + shape + limits → chunks and tiles. Pure functions, tested without a device.
+
+use crate::error::{Error, Result};
+
+/// What a device may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Threads that compute; 0: one per core.
+    pub threads: usize,
+    /// Bytes of working memory beside inputs and outputs. Smaller means more, smaller chunks and the same answer.
+    pub memory_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { threads: 0, memory_bytes: u64::MAX }
+    }
+}
+
+impl Limits {
+    /// At most `threads` threads; 0: one per core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// At most about `bytes` bytes of working memory.
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+}

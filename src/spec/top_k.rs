@@ -1,0 +1,147 @@
+//! The specification of `top_k`.
+
+use std::ops::Range;
+
+use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape};
+use crate::error::Result;
+
+/// What [`Device::top_k`](crate::Device::top_k) computes: for each query, k of the keys that lie inside its band
+/// and pass the exclusions. If k such keys exist, k come back.
+///
+/// ```
+/// use cosmine::spec::{Positives, Select, TopK};
+/// let spec = TopK::new(16)
+///     .positives(Positives::Aligned)
+///     .ratio(0.95)
+///     .exclude_groups(vec![0, 0, 1], vec![0, 0, 1])
+///     .select(Select::Softmax { temperature: 0.05, seed: 7 });
+/// assert_eq!(spec.k, 16);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TopK {
+    /// Keys per query; any number, 0 included.
+    pub k: usize,
+    /// How rows are compared.
+    pub metric: Metric,
+    /// The score interval; see [`Band`].
+    pub band: Band,
+    /// The rank window: how many of the hardest keys that pass everything else are left out before any is taken.
+    pub skip: usize,
+    /// The positives: what `margin` and `ratio` refer to. They are never returned.
+    pub positives: Positives,
+    /// Keys that are never returned.
+    pub exclude: Exclude,
+    /// Which of the remaining keys are taken.
+    pub select: Select,
+    /// What happens to rows with NaN or infinities.
+    pub nonfinite: NonFinite,
+    /// The number of row 0 of `queries` among all queries: aligned positives, the self rule and the draws count from
+    /// it, so that a part of the queries gets what it would get among all.
+    pub first_query: usize,
+    /// Whether to count, per query and rule, the keys that each rule rejected.
+    pub count_rejected: bool,
+}
+
+impl TopK {
+    /// The k hardest keys of each query by cosine, without any rule.
+    pub fn new(k: usize) -> Self {
+        TopK { k, ..TopK::default() }
+    }
+
+    /// Compares rows by `metric`.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = metric;
+        self
+    }
+
+    /// Keeps scores in `[lo, hi]`; an end may be infinite.
+    pub fn band(mut self, lo: f32, hi: f32) -> Self {
+        self.band.lo = lo;
+        self.band.hi = hi;
+        self
+    }
+
+    /// Keeps `s ≤ p − margin`, p the query's smallest positive score.
+    pub fn margin(mut self, margin: f32) -> Self {
+        self.band.margin = Some(margin);
+        self
+    }
+
+    /// Keeps `s ≤ p − abs(p) · (1 − ratio)`, p the query's smallest positive score.
+    pub fn ratio(mut self, ratio: f32) -> Self {
+        self.band.ratio = Some(ratio);
+        self
+    }
+
+    /// Leaves out the `skip` hardest keys that pass everything else.
+    pub fn skip(mut self, skip: usize) -> Self {
+        self.skip = skip;
+        self
+    }
+
+    /// Says which keys are the positives.
+    pub fn positives(mut self, positives: Positives) -> Self {
+        self.positives = positives;
+        self
+    }
+
+    /// Excludes key `i + offset` from query `i`.
+    pub fn exclude_self(mut self, offset: i64) -> Self {
+        self.exclude.self_offset = Some(offset);
+        self
+    }
+
+    /// Excludes listed keys from each query.
+    pub fn exclude_pairs(mut self, pairs: Lists) -> Self {
+        self.exclude.pairs = Some(pairs);
+        self
+    }
+
+    /// Excludes keys of the query's own group.
+    pub fn exclude_groups(mut self, queries: Vec<i64>, keys: Vec<i64>) -> Self {
+        self.exclude.groups = Some(Groups { queries, keys });
+        self
+    }
+
+    /// Excludes a set of keys from every query.
+    pub fn exclude_keys(mut self, keys: Bitset) -> Self {
+        self.exclude.keys = Some(keys);
+        self
+    }
+
+    /// Chooses which of the remaining keys are taken.
+    pub fn select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+
+    /// Says what happens to rows with NaN or infinities.
+    pub fn nonfinite(mut self, nonfinite: NonFinite) -> Self {
+        self.nonfinite = nonfinite;
+        self
+    }
+
+    /// Asks for the rejection counters.
+    pub fn count_rejected(mut self, count: bool) -> Self {
+        self.count_rejected = count;
+        self
+    }
+
+    /// The same question for the queries in `rows` alone: the answer equals those rows of the whole answer.
+    pub fn rows(&self, rows: Range<usize>) -> TopK {
+        TopK {
+            positives: self.positives.slice(rows.clone()),
+            exclude: self.exclude.slice(rows.clone()),
+            first_query: self.first_query + rows.start,
+            ..*self
+        }
+    }
+
+    pub(crate) fn validate(&self, shape: Shape) -> Result<()> {
+        self.positives.validate(shape.queries, shape.keys, self.first_query)?;
+        self.band.validate(&self.positives)?;
+        self.exclude.validate(shape.queries, shape.keys)?;
+        self.select.validate()
+    }
+}
