@@ -1,5 +1,9 @@
 //! The processor.
 
+mod canonical;
+mod kernel;
+mod lanes;
+
 use super::{Backend, Batch, Pair};
 use crate::error::{Error, Result};
 use crate::output::{Counts, Gradients, Loss, Neighbours};

@@ -1,0 +1,160 @@
+//! The mainloop: `C[r][j] (+)= Σ_i A[i][r] · B[i][j]`, blocks of 12 × 32 held in registers.
+//!
+//! Every product of this backend has this form: scores (A the packed queries, B the packed keys), and the gradients
+//! (A a tile of `dS` or its transpose, B the rows of the other side).
+
+use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
+
+/// The operands of one product. All sizes are multiples of the register block: rows of [`STRIP`], columns of
+/// [`PANEL`]; `inner` is free.
+pub(crate) struct Product<'a> {
+    /// Element `(i, r)` at `r / STRIP · left_strip + i · left_step + r % STRIP`.
+    pub(crate) left: &'a [f32],
+    /// Distance between strips of 12 rows.
+    pub(crate) left_strip: usize,
+    /// Distance between inner indices; at least 12.
+    pub(crate) left_step: usize,
+    /// Element `(i, j)` at `j / PANEL · right_panel + i · right_step + j % PANEL`.
+    pub(crate) right: &'a [f32],
+    /// Distance between panels of 32 columns.
+    pub(crate) right_panel: usize,
+    /// Distance between inner indices; at least 32.
+    pub(crate) right_step: usize,
+    /// Element `(r, j)` at `r · out_step + j`.
+    pub(crate) out: &'a mut [f32],
+    /// Distance between rows of the result.
+    pub(crate) out_step: usize,
+    /// Rows of the result, a multiple of 12.
+    pub(crate) rows: usize,
+    /// Columns of the result, a multiple of 32.
+    pub(crate) columns: usize,
+    /// Terms of each sum.
+    pub(crate) inner: usize,
+    /// Whether the sums are added to what `out` holds.
+    pub(crate) accumulate: bool,
+}
+
+impl Product<'_> {
+    /// Computes the product.
+    ///
+    /// # Panics
+    /// Where the operands do not cover the sizes.
+    pub(crate) fn run(self, isa: Isa) {
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        assert!(self.rows.is_multiple_of(STRIP) && self.columns.is_multiple_of(PANEL));
+        let (last_strip, last_panel) = (self.rows / STRIP - 1, self.columns / PANEL - 1);
+        if self.inner > 0 {
+            let left_end = last_strip * self.left_strip + (self.inner - 1) * self.left_step + STRIP;
+            let right_end = last_panel * self.right_panel + (self.inner - 1) * self.right_step + PANEL;
+            assert!(self.left.len() >= left_end && self.right.len() >= right_end);
+        }
+        assert!(self.out.len() >= (self.rows - 1) * self.out_step + self.columns);
+        isa.dispatch(self);
+    }
+}
+
+impl Task for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        for strip in 0..self.rows / STRIP {
+            let left = self.left[strip * self.left_strip..].as_ptr();
+            for panel in 0..self.columns / PANEL {
+                let right = self.right[panel * self.right_panel..].as_ptr();
+                let out = self.out[strip * STRIP * self.out_step + panel * PANEL..].as_mut_ptr();
+                // SAFETY: `Product::run` checked that the operands cover all blocks; `dispatch` vouches for `L`.
+                unsafe {
+                    match L::TILE_ROWS {
+                        12 => block::<L, 12>(&self, left, right, out),
+                        6 => block::<L, 6>(&self, left, right, out),
+                        _ => block::<L, 4>(&self, left, right, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One block of 12 × 32, in tiles of `R` rows by two vectors.
+///
+/// # Safety
+/// The operands must cover the block; the processor must have the set of `L`.
+#[inline(always)]
+unsafe fn block<L: Lanes, const R: usize>(product: &Product, left: *const f32, right: *const f32, out: *mut f32) {
+    for column in (0..PANEL).step_by(2 * L::WIDTH) {
+        for row in (0..STRIP).step_by(R) {
+            // SAFETY: the tile lies within the block.
+            unsafe { tile::<L, R>(product, left.add(row), right.add(column), out.add(row * product.out_step + column)) }
+        }
+    }
+}
+
+/// # Safety
+/// As [`block`].
+#[inline(always)]
+unsafe fn tile<L: Lanes, const R: usize>(product: &Product, left: *const f32, right: *const f32, out: *mut f32) {
+    let (left_step, right_step) = (product.left_step, product.right_step);
+    // SAFETY: the caller vouches for the memory of the tile and for the set.
+    unsafe {
+        let mut sums = [[L::splat(0.0); 2]; R];
+        let (mut a, mut b) = (left, right);
+        for _ in 0..product.inner {
+            let columns = [L::load(b), L::load(b.add(L::WIDTH))];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let x = L::splat(*a.add(row));
+                sum[0] = L::mul_add(x, columns[0], sum[0]);
+                sum[1] = L::mul_add(x, columns[1], sum[1]);
+            }
+            a = a.wrapping_add(left_step);
+            b = b.wrapping_add(right_step);
+        }
+        for (row, sum) in sums.iter().enumerate() {
+            for (half, vector) in sum.iter().enumerate() {
+                let to = out.add(row * product.out_step + half * L::WIDTH);
+                let value = if product.accumulate { L::add(L::load(to), *vector) } else { *vector };
+                L::store(to, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_multiplies() {
+        let (rows, columns, inner) = (24, 64, 7);
+        let left: Vec<f32> = (0..rows * inner).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
+        let right: Vec<f32> = (0..columns * inner).map(|i| ((i * 53) % 13) as f32 - 6.0).collect();
+        for isa in Isa::available() {
+            let mut out = vec![1.0; rows * columns];
+            let product = Product {
+                left: &left,
+                left_strip: STRIP * inner,
+                left_step: STRIP,
+                right: &right,
+                right_panel: PANEL,
+                right_step: columns,
+                out: &mut out,
+                out_step: columns,
+                rows,
+                columns,
+                inner,
+                accumulate: true,
+            };
+            product.run(isa);
+            for r in 0..rows {
+                for j in 0..columns {
+                    let sum: f32 = (0..inner)
+                        .map(|i| left[r / STRIP * STRIP * inner + i * STRIP + r % STRIP] * right[i * columns + j])
+                        .sum();
+                    assert_eq!(out[r * columns + j], sum + 1.0, "{} at {r}, {j}", isa.name());
+                }
+            }
+        }
+    }
+}

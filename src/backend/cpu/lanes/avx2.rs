@@ -1,0 +1,67 @@
+//! AVX2 and FMA: 8 values, 16 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Task};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller vouches for the features.
+    unsafe { task.run::<Avx2>() }
+}
+
+// SAFETY of each block: the trait's callers vouch for the instruction set and for the memory behind pointers.
+impl Lanes for Avx2 {
+    const WIDTH: usize = 8;
+    const TILE_ROWS: usize = 6;
+    type Vector = __m256;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, vector: __m256) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn within_16(from: *const f32, lo: f32, hi: f32) -> u32 {
+        // SAFETY: see above.
+        unsafe {
+            let (lo, hi) = (_mm256_set1_ps(lo), _mm256_set1_ps(hi));
+            let inside = |values: __m256| {
+                let both =
+                    _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values, lo), _mm256_cmp_ps::<_CMP_LE_OQ>(values, hi));
+                _mm256_movemask_ps(both) as u32
+            };
+            inside(_mm256_loadu_ps(from)) | inside(_mm256_loadu_ps(from.add(8))) << 8
+        }
+    }
+}
