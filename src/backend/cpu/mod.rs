@@ -1,8 +1,19 @@
-//! The processor.
+//! The processor: blocked, vectorised, on all threads.
 
 mod canonical;
+mod cosine;
+mod exclusions;
+mod gate;
+mod histogram;
 mod kernel;
 mod lanes;
+mod pairs;
+mod rejections;
+mod rows;
+mod scan;
+mod top_k;
+
+use lanes::Isa;
 
 use super::{Backend, Batch, Pair};
 use crate::error::{Error, Result};
@@ -12,42 +23,77 @@ use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// The processor with its pool of threads.
 pub(crate) struct Cpu {
+    isa: Isa,
     limits: Limits,
+    /// A pool of its own where a number of threads was asked for; else the process's.
+    pool: Option<rayon::ThreadPool>,
+    canonical: bool,
 }
 
 impl Cpu {
     pub(crate) fn new(limits: Limits) -> Self {
-        Cpu { limits }
+        let isa = Isa::choose();
+        // Where no threads can be had the work runs on the process's pool, or at worst on the caller's thread.
+        let pool = match limits.threads {
+            0 => None,
+            threads => rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok(),
+        };
+        Cpu { isa, limits, pool, canonical: canonical::check(isa) }
     }
-}
 
-fn none<T>() -> Result<T> {
-    Err(Error::Unsupported { device: "cpu".into(), what: "this".into() })
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Threads that work at once, as seen from within [`Cpu::install`].
+    fn threads(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    /// Runs work on this device's threads.
+    fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
 }
 
 impl Backend for Cpu {
     fn description(&self) -> String {
-        "processor".into()
+        let threads = self.install(rayon::current_num_threads);
+        format!("processor, {threads} threads, instruction set {}", self.isa.name())
     }
+
     fn limits(&self) -> Limits {
         self.limits
     }
+
     fn is_canonical(&self) -> bool {
-        true
+        self.canonical
     }
-    fn cosine(&self, _spec: &Cosine, _pair: Pair) -> Result<Vec<f32>> {
-        none()
+
+    fn cosine(&self, spec: &Cosine, pair: Pair) -> Result<Vec<f32>> {
+        self.install(|| cosine::cosine(self, spec, pair))
     }
-    fn score_pairs(&self, _metric: Metric, _nonfinite: NonFinite, _pairs: &Lists, _pair: Pair) -> Result<Vec<f32>> {
-        none()
+
+    fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
+        self.install(|| pairs::score_pairs(self, metric, nonfinite, pairs, pair))
     }
-    fn top_k(&self, _spec: &TopK, _pair: Pair) -> Result<Neighbours> {
-        none()
+
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+        self.install(|| top_k::top_k(self, spec, pair))
     }
-    fn histogram(&self, _spec: &Histogram, _pair: Pair) -> Result<Counts> {
-        none()
+
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
+        self.install(|| histogram::histogram(self, spec, pair))
     }
+
     fn info_nce(&self, _spec: &InfoNce, _batch: Batch, _gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        none()
+        Err(Error::Unsupported { device: "cpu".into(), what: "info_nce".into() })
     }
 }

@@ -1,0 +1,281 @@
+//! The gate of `top_k`: which approximate scores could still be among a query's best, and which of them are.
+//!
+//! A gate sees one query's scores within one chunk of keys. It keeps candidates by their approximate rank value (the
+//! score, or the draw key) and raises its threshold as they come: with `ε` the error bound and `t` the K-th largest
+//! approximate value, K candidates have a true value of at least `t − ε`, so one below `t − 2ε` cannot be among the K
+//! best. Thresholds only rise; a stale one admits too much, never too little. Whoever survives the chunk is ranked by
+//! the canonical score.
+
+use super::canonical::Prepared;
+use super::scan::Scan;
+use crate::spec::{Select, TopK};
+
+/// A key that passed, with its canonical score and draw key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Hit {
+    pub(crate) draw: i32,
+    pub(crate) score: f32,
+    pub(crate) key: u64,
+}
+
+/// The best hits so far, the best first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Best {
+    /// By score descending, then key ascending: the rank window, and the answer where the hardest are asked for.
+    pub(crate) hardest: Vec<Hit>,
+    /// By draw key descending, then key ascending: the answer where keys are drawn, and spares for the rank window.
+    pub(crate) drawn: Vec<Hit>,
+}
+
+/// How many hits of each kind can be needed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) hardest: usize,
+    pub(crate) drawn: usize,
+}
+
+impl Wanted {
+    pub(crate) fn of(spec: &TopK, keys: usize) -> Self {
+        let all = spec.skip.saturating_add(spec.k).min(keys);
+        match (spec.k, spec.select) {
+            (0, _) => Wanted { hardest: 0, drawn: 0 },
+            (_, Select::Hardest) => Wanted { hardest: all, drawn: 0 },
+            _ => Wanted { hardest: spec.skip.min(keys), drawn: all },
+        }
+    }
+}
+
+impl Best {
+    /// Takes more hits and keeps the best of all.
+    pub(crate) fn merge(&mut self, hardest: Vec<Hit>, drawn: Vec<Hit>, wanted: Wanted) {
+        if !hardest.is_empty() {
+            self.hardest.extend(hardest);
+            self.hardest.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
+            self.hardest.truncate(wanted.hardest);
+        }
+        if !drawn.is_empty() {
+            self.drawn.extend(drawn);
+            self.drawn.sort_unstable_by(|a, b| b.draw.cmp(&a.draw).then(a.key.cmp(&b.key)));
+            self.drawn.truncate(wanted.drawn);
+        }
+    }
+}
+
+/// One list of candidates with its rising threshold.
+struct Candidates {
+    /// (approximate value, position)
+    held: Vec<(f64, u32)>,
+    wanted: usize,
+    /// How far an approximate value can lie from the true one.
+    error: f64,
+    /// Values below this one are not needed.
+    threshold: f64,
+}
+
+impl Candidates {
+    fn new(wanted: usize, error: f64, worst: Option<f64>) -> Self {
+        let threshold = match (wanted, worst) {
+            (0, _) => f64::INFINITY,
+            (_, Some(worst)) => worst - error,
+            (_, None) => f64::NEG_INFINITY,
+        };
+        Candidates { held: Vec::new(), wanted, error, threshold }
+    }
+
+    fn is_full(&self) -> bool {
+        self.held.len() >= 2 * self.wanted + 64
+    }
+
+    /// Raises the threshold to what the candidates prove, and drops those below it.
+    fn prune(&mut self) {
+        if self.held.len() > self.wanted {
+            let descending = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0);
+            let kth = self.held.select_nth_unstable_by(self.wanted - 1, descending).1.0;
+            self.threshold = self.threshold.max(kth - 2.0 * self.error);
+        }
+        self.held.retain(|(value, _)| *value >= self.threshold);
+    }
+}
+
+/// The gate of one query over one chunk of keys.
+pub(crate) struct Gate<'a> {
+    scan: Scan<'a>,
+    select: Select,
+    row: usize,
+    /// The query's number among all queries.
+    number: u64,
+    /// One unit of the scan as a score.
+    unit: f64,
+    /// How far an approximate score can lie from the canonical one, in units.
+    error: f64,
+    /// The band as canonical scores; infinite where no canonical score lies outside.
+    band: (f32, f32),
+    hardest: Candidates,
+    drawn: Candidates,
+    /// The smallest and the largest approximate score that must be looked at.
+    pub(crate) window: (f32, f32),
+}
+
+impl<'a> Gate<'a> {
+    pub(crate) fn new(scan: Scan<'a>, spec: &TopK, row: usize, band: (f32, f32), best: &Best, wanted: Wanted) -> Self {
+        let unit = scan.unit(row);
+        let error = scan.error_bound(unit);
+        // The dot product saturates there, the scan does not.
+        let lo = if band.0 <= f32::MIN { f32::NEG_INFINITY } else { band.0 };
+        let hi = if band.1 >= f32::MAX { f32::INFINITY } else { band.1 };
+        let worst_hard = (best.hardest.len() == wanted.hardest).then(|| best.hardest.last()).flatten();
+        let worst_drawn = (best.drawn.len() == wanted.drawn).then(|| best.drawn.last()).flatten();
+        let draw_error = draw_error(spec.select, error * unit);
+        let mut gate = Gate {
+            scan,
+            select: spec.select,
+            row,
+            number: (spec.first_query + scan.queries.start + row) as u64,
+            unit,
+            error,
+            band: (lo, hi),
+            hardest: Candidates::new(wanted.hardest, error, worst_hard.map(|hit| f64::from(hit.score) / unit)),
+            drawn: Candidates::new(wanted.drawn, draw_error, worst_drawn.map(|hit| f64::from(hit.draw))),
+            window: (f32::INFINITY, f32::NEG_INFINITY),
+        };
+        gate.set_window();
+        gate
+    }
+
+    /// The query's row within the block.
+    pub(crate) fn row(&self) -> usize {
+        self.row
+    }
+
+    /// Sets the window to what band and thresholds leave open.
+    fn set_window(&mut self) {
+        let lo = f64::from(self.band.0) / self.unit - self.error;
+        let hi = f64::from(self.band.1) / self.unit + self.error;
+        let needed = self.hardest.threshold.min(self.lowest_drawn_score());
+        self.window = (round_down(lo.max(needed)), round_up(hi));
+    }
+
+    /// The smallest approximate score with which a key could still be drawn.
+    fn lowest_drawn_score(&self) -> f64 {
+        match self.select {
+            Select::Softmax { temperature, .. } if self.drawn.threshold.is_finite() => {
+                let logit = self.drawn.threshold - f64::from(Select::MAX_GUMBEL) - self.drawn.error;
+                // A logit at the clamp says nothing about the score.
+                if logit <= -f64::from(1 << 29) {
+                    return f64::NEG_INFINITY;
+                }
+                logit * (f64::from(temperature) / 65_536.0) / self.unit - self.error
+            }
+            Select::Softmax { .. } => self.drawn.threshold,
+            _ if self.drawn.wanted == 0 => f64::INFINITY,
+            _ => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Takes an approximate score inside the window.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn offer(&mut self, approximate: f32, position: u32) {
+        // Saturated as the canonical dot product is, so that the bound holds for it too.
+        let largest = f64::from(f32::MAX) / self.unit;
+        let mut value = f64::from(approximate).clamp(-largest, largest);
+        let (lo, hi) = (f64::from(self.band.0) / self.unit, f64::from(self.band.1) / self.unit);
+        let certain = value - self.error >= lo && value + self.error <= hi;
+        if !certain {
+            let canonical = self.scan.canonical(&self.scan.queries.prepared(self.scan.isa, self.row), position);
+            if canonical < self.band.0 || canonical > self.band.1 {
+                return;
+            }
+            value = f64::from(canonical) / self.unit;
+        }
+        if value >= self.hardest.threshold {
+            self.hardest.held.push((value, position));
+            if self.hardest.is_full() {
+                self.prune_hardest();
+            }
+        }
+        if self.drawn.wanted > 0 {
+            let draw = f64::from(self.draw_key((value * self.unit) as f32, position));
+            if draw >= self.drawn.threshold {
+                self.drawn.held.push((draw, position));
+                if self.drawn.is_full() {
+                    self.prune_drawn();
+                }
+            }
+        }
+    }
+
+    fn draw_key(&self, score: f32, position: u32) -> i32 {
+        self.select.draw_key(self.number, self.scan.keys.key(position) as u64, score)
+    }
+
+    /// Drops what is not needed. Where ties within the error bound keep too many, ranks them canonically.
+    fn prune_hardest(&mut self) {
+        self.hardest.prune();
+        if self.hardest.held.len() > self.hardest.wanted + self.hardest.wanted / 2 + 32 {
+            let mut hits = self.canonical_hits(&self.hardest.held);
+            hits.sort_unstable_by(|a, b| b.0.score.total_cmp(&a.0.score).then(a.1.cmp(&b.1)));
+            hits.truncate(self.hardest.wanted);
+            self.hardest.held =
+                hits.iter().map(|(hit, position)| (f64::from(hit.score) / self.unit, *position)).collect();
+        }
+        self.set_window();
+    }
+
+    fn prune_drawn(&mut self) {
+        self.drawn.prune();
+        if self.drawn.held.len() > self.drawn.wanted + self.drawn.wanted / 2 + 32 {
+            let mut hits = self.canonical_hits(&self.drawn.held);
+            hits.sort_unstable_by(|a, b| b.0.draw.cmp(&a.0.draw).then(a.1.cmp(&b.1)));
+            hits.truncate(self.drawn.wanted);
+            self.drawn.held = hits.iter().map(|(hit, position)| (f64::from(hit.draw), *position)).collect();
+        }
+        self.set_window();
+    }
+
+    fn canonical_hits(&self, held: &[(f64, u32)]) -> Vec<(Hit, u32)> {
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let query = self.scan.queries.prepared(self.scan.isa, self.row);
+        let mut key = Prepared::empty(&self.scan.keys.matrix);
+        held.iter()
+            .map(|(_, position)| {
+                let row = self.scan.keys.kept[*position as usize] as usize;
+                key.refill(self.scan.isa, &self.scan.keys.matrix, row);
+                let score = super::canonical::score(self.scan.isa, self.scan.metric, &query, &key);
+                let draw = self.draw_key(score, *position);
+                (Hit { draw, score, key: self.scan.keys.key(*position) as u64 }, *position)
+            })
+            .collect()
+    }
+
+    /// The hits of this chunk: a superset of those that belong to the best.
+    pub(crate) fn finish(mut self) -> (Vec<Hit>, Vec<Hit>) {
+        self.hardest.prune();
+        self.drawn.prune();
+        let hits = |held: &[(f64, u32)]| self.canonical_hits(held).into_iter().map(|(hit, _)| hit).collect();
+        (hits(&self.hardest.held), hits(&self.drawn.held))
+    }
+}
+
+/// How far the draw key of an approximate score can lie from the true one: the logit of the error, and the rounding of
+/// logits near the clamp.
+fn draw_error(select: Select, error: f64) -> f64 {
+    match select {
+        Select::Softmax { temperature, .. } => (error / f64::from(temperature) * 65_536.0 * 1.001).ceil() + 132.0,
+        _ => 0.0,
+    }
+}
+
+/// The largest f32 that is not above `value`.
+pub(crate) fn round_down(value: f64) -> f32 {
+    let rounded = value as f32;
+    if f64::from(rounded) > value { rounded.next_down() } else { rounded }
+}
+
+/// The smallest f32 that is not below `value`.
+pub(crate) fn round_up(value: f64) -> f32 {
+    let rounded = value as f32;
+    if f64::from(rounded) < value { rounded.next_up() } else { rounded }
+}

@@ -1,0 +1,208 @@
+//! Rows made ready for the mainloop: checked, normalised, packed side by side.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::canonical::{Prepared, RowScale};
+use super::lanes::{Isa, PANEL, STRIP};
+use crate::error::{Error, Result};
+use crate::matrix::{Matrix, Rows};
+use crate::plan::try_vec;
+use crate::spec::{Bitset, Metric, NonFinite};
+
+/// Marks a key that is not packed.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+/// Rows that one task prepares.
+const PREPARE_ROWS: usize = 256;
+
+/// Scales of all rows of a matrix, in parallel.
+pub(crate) fn scales(isa: Isa, matrix: &Matrix) -> Vec<RowScale> {
+    (0..matrix.rows())
+        .into_par_iter()
+        .with_min_len(PREPARE_ROWS)
+        .map_init(|| Prepared::empty(matrix), |row, index| {
+            row.refill(isa, matrix, index);
+            row.scale
+        })
+        .collect()
+}
+
+/// An error that names the first row that is not finite, unless such rows are to be skipped. `first` is the number of
+/// row 0 in the whole matrix.
+pub(crate) fn check_finite(
+    matrix: &'static str,
+    scales: &[RowScale],
+    first: usize,
+    nonfinite: NonFinite,
+) -> Result<()> {
+    match scales.iter().position(|scale| !scale.finite) {
+        Some(row) if nonfinite == NonFinite::Error => Err(Error::NonFinite { matrix, row: first + row }),
+        _ => Ok(()),
+    }
+}
+
+/// An error that names the first query that is not finite, before any key is looked at.
+pub(crate) fn check_queries(isa: Isa, queries: &dyn Rows, nonfinite: NonFinite, piece: usize) -> Result<()> {
+    if nonfinite == NonFinite::Skip {
+        return Ok(());
+    }
+    for range in crate::plan::pieces(queries.rows(), piece) {
+        let matrix = queries.read(range.clone())?;
+        check_finite("queries", &scales(isa, &matrix), range.start, nonfinite)?;
+    }
+    Ok(())
+}
+
+/// What a row is multiplied with before it is packed, in two steps so that no step overflows.
+#[derive(Clone, Copy)]
+pub(crate) struct Factor(f32, f32);
+
+impl Factor {
+    /// Packs the row as zeros.
+    pub(crate) const ZERO: Factor = Factor(0.0, 0.0);
+
+    /// The unit row, times `weight`.
+    pub(crate) fn unit(scale: RowScale, weight: f64) -> Self {
+        if scale.inverse == 0.0 || !scale.finite {
+            return Factor::ZERO;
+        }
+        let half = -scale.exponent / 2;
+        let rest = 2_f64.powi(-scale.exponent - half) * f64::from(scale.inverse) * weight;
+        Factor(2_f64.powi(half) as f32, rest as f32)
+    }
+
+    #[inline(always)]
+    fn apply(self, value: f32) -> f32 {
+        value * self.0 * self.1
+    }
+}
+
+/// Packs rows side by side, `WIDE` of them in a strip: element `i` of row `r` at `r / WIDE · dim · WIDE + i · WIDE +
+/// r % WIDE`. Rows behind the last are zero.
+pub(crate) fn pack<const WIDE: usize>(matrix: &Matrix, rows: &[(u32, Factor)]) -> Result<Vec<f32>> {
+    let dim = matrix.dim();
+    let mut packed = try_vec(0.0_f32, rows.len().next_multiple_of(WIDE) * dim, "packed rows")?;
+    packed.par_chunks_mut(WIDE * dim).zip(rows.par_chunks(WIDE)).for_each_init(
+        || vec![0.0; dim],
+        |row, (strip, sources)| {
+            for (slot, (source, factor)) in sources.iter().enumerate() {
+                matrix.widen_row(*source as usize, row);
+                let Factor(a, b) = *factor;
+                if a == 0.0 && b == 0.0 {
+                    continue;
+                }
+                for (value, cell) in row.iter().zip(strip[slot..].iter_mut().step_by(WIDE)) {
+                    *cell = factor.apply(*value);
+                }
+            }
+        },
+    );
+    Ok(packed)
+}
+
+/// Queries that are held packed.
+pub(crate) struct QueryBlock<'a> {
+    pub(crate) matrix: Matrix<'a>,
+    /// The number of row 0 in the whole matrix.
+    pub(crate) start: usize,
+    pub(crate) scales: Vec<RowScale>,
+    /// Unit rows in strips of 12.
+    pub(crate) strips: Vec<f32>,
+}
+
+impl<'a> QueryBlock<'a> {
+    pub(crate) fn read(isa: Isa, queries: &'a dyn Rows, range: Range<usize>, nonfinite: NonFinite) -> Result<Self> {
+        let matrix = queries.read(range.clone())?;
+        let scales = scales(isa, &matrix);
+        check_finite("queries", &scales, range.start, nonfinite)?;
+        let rows: Vec<_> = (0..).zip(&scales).map(|(row, scale)| (row, Factor::unit(*scale, 1.0))).collect();
+        let strips = pack::<STRIP>(&matrix, &rows)?;
+        Ok(QueryBlock { matrix, start: range.start, scales, strips })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.scales.len()
+    }
+
+    pub(crate) fn prepared(&self, isa: Isa, row: usize) -> Prepared {
+        Prepared::new(isa, &self.matrix, row)
+    }
+}
+
+/// Keys that are held packed. Keys that no query may have are left out: positions count packed keys.
+pub(crate) struct KeyChunk<'a> {
+    pub(crate) matrix: Matrix<'a>,
+    /// The number of row 0 in the whole matrix.
+    pub(crate) start: usize,
+    /// Row of each position.
+    pub(crate) kept: Vec<u32>,
+    /// Position of each row, or [`NOWHERE`].
+    pub(crate) position: Vec<u32>,
+    /// Rows in panels of 32: unit rows, or for the dot product rows divided by `largest_norm`.
+    pub(crate) panels: Vec<f32>,
+    /// The largest norm of a packed row.
+    pub(crate) largest_norm: f64,
+    pub(crate) zero_rows: usize,
+    pub(crate) skipped_rows: usize,
+    /// Rows in `excluded` that were not skipped.
+    pub(crate) excluded_rows: usize,
+}
+
+impl<'a> KeyChunk<'a> {
+    pub(crate) fn read(
+        isa: Isa,
+        keys: &'a dyn Rows,
+        range: Range<usize>,
+        metric: Metric,
+        nonfinite: NonFinite,
+        excluded: Option<&Bitset>,
+    ) -> Result<Self> {
+        let matrix = keys.read(range.clone())?;
+        let scales = scales(isa, &matrix);
+        check_finite("keys", &scales, range.start, nonfinite)?;
+        let keep = |row: &u32| {
+            scales[*row as usize].finite && !excluded.is_some_and(|set| set.contains(range.start + *row as usize))
+        };
+        let kept: Vec<u32> = (0..scales.len() as u32).filter(keep).collect();
+        let mut position = try_vec(NOWHERE, scales.len(), "positions of keys")?;
+        for (index, row) in (0..).zip(&kept) {
+            position[*row as usize] = index;
+        }
+        let norms = kept.iter().map(|row| scales[*row as usize].norm());
+        let largest_norm = norms.fold(0.0, f64::max);
+        let weight = |scale: RowScale| match metric {
+            Metric::Cosine => 1.0,
+            Metric::Dot => scale.norm() / largest_norm,
+        };
+        let factor = |row: u32| Factor::unit(scales[row as usize], weight(scales[row as usize]));
+        let rows: Vec<_> = kept.iter().map(|row| (*row, factor(*row))).collect();
+        let panels = pack::<PANEL>(&matrix, &rows)?;
+        let skipped_rows = scales.iter().filter(|scale| !scale.finite).count();
+        Ok(KeyChunk {
+            start: range.start,
+            excluded_rows: scales.len() - kept.len() - skipped_rows,
+            zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
+            skipped_rows,
+            matrix,
+            kept,
+            position,
+            panels,
+            largest_norm,
+        })
+    }
+
+    /// Number of panels.
+    pub(crate) fn panel_count(&self) -> usize {
+        self.kept.len().div_ceil(PANEL)
+    }
+
+    /// The number of the key at a position, in the whole matrix.
+    pub(crate) fn key(&self, position: u32) -> usize {
+        self.start + self.kept[position as usize] as usize
+    }
+
+    pub(crate) fn prepared(&self, isa: Isa, position: u32) -> Prepared {
+        Prepared::new(isa, &self.matrix, self.kept[position as usize] as usize)
+    }
+}

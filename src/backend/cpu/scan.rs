@@ -1,0 +1,147 @@
+//! The fast pass over the score matrix: tiles of approximate scores with a proven bound, handed row by row to an
+//! epilogue. What is decided on them is certain, or is decided by the canonical score.
+//!
+//! # The bound
+//! Both rows of a pair are packed as unit rows, `x̂ = fl(x · inverse)`, and the scan computes `s̃ = fl(Σ x̂ᵢ ŷᵢ)` by a
+//! chain of `dim` multiply-adds. With `u = 2⁻²⁴` and `γ ≤ dim·u` (up to terms in u², which the constant below covers
+//! for every dim under 2²⁰), Cauchy–Schwarz bounds what rounding does:
+//!
+//! * the chain: `dim·u`, since `Σ |x̂ᵢ ŷᵢ| ≤ |x̂| |ŷ|`;
+//! * each element of a unit row: `2u`, by the two factors;
+//! * the canonical dot: sixteen chains of `4·dim/16` exact products and four additions, `(dim/4 + 8)·u`;
+//! * the canonical norms, which both sides share: their squares are such dots, so the two inverses together are off by
+//!   `(dim/4 + 12)·u`, on each side;
+//! * the two last multiplications of the canonical score: `2u`; dropped parts: below `u`.
+//!
+//! The sum is below `(1.75·dim + 47)·u`; [`error_bound`] takes `(2·dim + 64)·u`. For the dot product, keys are divided
+//! by the largest norm of their chunk, `n`, and the same bound holds in units of `|query| · n`.
+
+use std::ops::Range;
+
+use super::canonical::{Prepared, score};
+use super::exclusions::ChunkExclusions;
+use super::kernel::Product;
+use super::lanes::{Isa, PANEL, STRIP};
+use super::rows::{KeyChunk, QueryBlock};
+use crate::output::Rule;
+use crate::plan::pieces;
+use crate::spec::Metric;
+
+/// How far an approximate score of unit rows can lie from the canonical one.
+pub(crate) fn error_bound(dim: usize) -> f64 {
+    (2.0 * dim as f64 + 64.0) * 2_f64.powi(-24)
+}
+
+/// One block of queries against one chunk of keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Scan<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) metric: Metric,
+    pub(crate) queries: &'a QueryBlock<'a>,
+    pub(crate) keys: &'a KeyChunk<'a>,
+    pub(crate) group_panels: usize,
+}
+
+/// What becomes of the scores.
+pub(crate) trait Epilogue {
+    /// Takes approximate scores of query `row` (within the block): score `i` belongs to position `first + i`. Masked
+    /// scores and the padding up to a multiple of 16 are NaN.
+    fn eat(&mut self, row: usize, first: u32, scores: &[f32]);
+}
+
+impl Scan<'_> {
+    /// The factor from the scan's units to scores, for one query.
+    pub(crate) fn unit(&self, row: usize) -> f64 {
+        match self.metric {
+            Metric::Cosine => 1.0,
+            Metric::Dot => match self.queries.scales[row].norm() * self.keys.largest_norm {
+                // All scores are exactly zero; any unit will do.
+                0.0 => 1.0,
+                unit => unit,
+            },
+        }
+    }
+
+    /// How far an approximate score can lie from the canonical one, in units of `unit`. Dot products that the
+    /// canonical score counts as zero add what they lose.
+    pub(crate) fn error_bound(&self, unit: f64) -> f64 {
+        let bound = error_bound(self.queries.matrix.dim());
+        match self.metric {
+            Metric::Cosine => bound,
+            Metric::Dot => bound + f64::from(f32::MIN_POSITIVE) / unit,
+        }
+    }
+
+    /// The canonical score of a prepared query and the key at a position.
+    pub(crate) fn canonical(&self, query: &Prepared, position: u32) -> f32 {
+        score(self.isa, self.metric, query, &self.keys.prepared(self.isa, position))
+    }
+
+    /// Scores the queries of `rows`, which begins a strip, against the keys of `panels`. `masked` gives each query's
+    /// excluded positions.
+    pub(crate) fn run(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        masked: &[Vec<(u32, Rule)>],
+        epilogue: &mut impl Epilogue,
+    ) {
+        let dim = self.queries.matrix.dim();
+        let mut tile = vec![0.0_f32; STRIP * self.group_panels * PANEL];
+        for group in pieces(panels.len(), self.group_panels) {
+            let group = panels.start + group.start..panels.start + group.end;
+            let columns = group.len() * PANEL;
+            for strip in pieces(rows.len(), STRIP) {
+                let strip = rows.start + strip.start..rows.start + strip.end;
+                let product = Product {
+                    left: &self.queries.strips[strip.start * dim..],
+                    left_strip: 0,
+                    left_step: STRIP,
+                    right: &self.keys.panels[group.start * PANEL * dim..],
+                    right_panel: PANEL * dim,
+                    right_step: PANEL,
+                    out: &mut tile,
+                    out_step: columns,
+                    rows: STRIP,
+                    columns,
+                    inner: dim,
+                    accumulate: false,
+                };
+                product.run(self.isa);
+                for (row, scores) in strip.zip(tile.chunks_mut(columns)) {
+                    if self.queries.scales[row].finite {
+                        let first = (group.start * PANEL) as u32;
+                        self.mask(first, scores, &masked[row - rows.start]);
+                        epilogue.eat(row, first, scores);
+                    }
+                }
+            }
+        }
+    }
+
+    fn mask(&self, first: u32, scores: &mut [f32], masked: &[(u32, Rule)]) {
+        let real = (self.keys.kept.len() - first as usize).min(scores.len());
+        scores[real..].fill(f32::NAN);
+        let start = masked.partition_point(|(position, _)| *position < first);
+        for (position, _) in masked[start..].iter().take_while(|(position, _)| ((position - first) as usize) < real) {
+            scores[(position - first) as usize] = f32::NAN;
+        }
+    }
+
+    /// The excluded positions of each query of `rows`.
+    pub(crate) fn masked(&self, exclusions: &ChunkExclusions, rows: Range<usize>) -> Vec<Vec<(u32, Rule)>> {
+        rows.map(|row| exclusions.of(self.queries, row)).collect()
+    }
+
+    /// How queries and panels are split among `threads` threads: queries of a task (whole strips), panels of a task.
+    /// Keys are split only where there are too few queries to go round.
+    pub(crate) fn split(&self, threads: usize) -> (usize, usize) {
+        let (strips, panels) = (self.queries.rows().div_ceil(STRIP), self.keys.panel_count());
+        let tasks = 4 * threads;
+        if threads == 1 || strips >= tasks {
+            return (strips.div_ceil(tasks).max(1) * STRIP, panels.max(1));
+        }
+        let key_parts = tasks.div_ceil(strips.max(1)).min(panels.max(1));
+        (STRIP, panels.div_ceil(key_parts).max(1))
+    }
+}

@@ -1,0 +1,294 @@
+//! `top_k`: a gated scan over chunks of keys, then the canonical score for the survivors.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Cpu;
+use super::exclusions::{ChunkExclusions, Exclusions};
+use super::gate::{Best, Gate, Hit, Wanted};
+use super::lanes::{Lanes, Task};
+use super::pairs::score_pairs;
+use super::rejections::Rejections;
+use super::rows::{KeyChunk, QueryBlock, check_queries};
+use super::scan::{Epilogue, Scan};
+use crate::backend::Pair;
+use crate::error::Result;
+use crate::matrix::Rows;
+use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
+use crate::plan::{self, ScanPlan, pieces, try_vec};
+use crate::spec::{Lists, NonFinite, Select, Shape, TopK};
+
+/// A query's inclusive band and the bounds that made it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) lo: f32,
+    /// Absolute, margin, ratio.
+    pub(crate) upper: [f32; 3],
+}
+
+impl Bounds {
+    fn hi(&self) -> f32 {
+        self.upper.into_iter().fold(f32::INFINITY, f32::min)
+    }
+}
+
+/// What one query has found so far.
+#[derive(Default)]
+struct Found {
+    best: Best,
+    rejected: Rejected,
+}
+
+/// One call of `top_k`.
+struct Call<'a> {
+    cpu: &'a Cpu,
+    spec: &'a TopK,
+    plan: ScanPlan,
+    wanted: Wanted,
+    exclusions: Exclusions<'a>,
+    /// The smallest positive score of each query; NaN where it has none.
+    positive_scores: &'a [f32],
+}
+
+pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+    let Pair { queries, keys } = pair;
+    let (rows, slots) = (queries.rows(), spec.k);
+    let wanted = Wanted::of(spec, keys.rows());
+    let plan = make_plan(cpu, pair, wanted);
+    check_queries(cpu.isa(), queries, spec.nonfinite, plan.query_rows)?;
+    let positives = spec.positives.to_lists(rows, spec.first_query);
+    let positive_scores = smallest_scores(cpu, spec, pair, &positives)?;
+    let call = Call {
+        cpu,
+        spec,
+        plan,
+        wanted,
+        exclusions: Exclusions { rules: &spec.exclude, positives: Some(&positives), first_query: spec.first_query },
+        positive_scores: &positive_scores,
+    };
+    let mut found = Neighbours {
+        rows,
+        k: slots,
+        indices: try_vec(-1, rows.saturating_mul(slots), "neighbour indices")?,
+        scores: try_vec(f32::NAN, rows.saturating_mul(slots), "neighbour scores")?,
+        counts: try_vec(0, rows, "neighbour counts")?,
+        positive_scores: Vec::new(),
+        rejected: match spec.count_rejected {
+            true => Some(try_vec(Rejected::default(), rows, "rejection counters")?),
+            false => None,
+        },
+        special: SpecialRows::default(),
+    };
+    for range in pieces(rows, plan.query_rows) {
+        call.block(queries, keys, range, &mut found)?;
+    }
+    if rows == 0 {
+        call.count_special_keys(keys, &mut found.special)?;
+    }
+    found.positive_scores = positive_scores;
+    Ok(found)
+}
+
+fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
+    let Pair { queries, keys } = pair;
+    let shape = Shape { queries: queries.rows(), keys: keys.rows(), dim: queries.dim() };
+    // Candidates of a gate (twice what is wanted, 16 bytes each), hits, and the block's bookkeeping.
+    let all = wanted.hardest.saturating_add(wanted.drawn);
+    let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
+    let state_bytes = held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
+    plan::scan(shape, cpu.limits(), state_bytes, keys.read_bytes_per_row())
+}
+
+/// The smallest canonical score of each query's positives; NaN where it has none.
+fn smallest_scores(cpu: &Cpu, spec: &TopK, pair: Pair, positives: &Lists) -> Result<Vec<f32>> {
+    let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, positives, pair)?;
+    let mut smallest = try_vec(f32::NAN, positives.rows(), "positive scores")?;
+    let mut rest = scores.as_slice();
+    for (row, smallest) in smallest.iter_mut().enumerate() {
+        let (own, others) = rest.split_at(positives.get(row).len());
+        // `f32::min` ignores NaN, which stands for a positive that was skipped.
+        *smallest = own.iter().copied().fold(f32::NAN, f32::min);
+        rest = others;
+    }
+    Ok(smallest)
+}
+
+impl Call<'_> {
+    /// Answers the queries of one block.
+    fn block(&self, queries: &dyn Rows, keys: &dyn Rows, range: Range<usize>, out: &mut Neighbours) -> Result<()> {
+        let isa = self.cpu.isa();
+        let block = QueryBlock::read(isa, queries, range.clone(), self.spec.nonfinite)?;
+        out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
+        out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
+        let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
+        for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
+            let excluded = self.spec.exclude.keys.as_ref();
+            let chunk =
+                KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
+            if range.start == 0 {
+                out.special.zero_keys += chunk.zero_rows;
+                out.special.skipped_keys += chunk.skipped_rows;
+            }
+            let scan = Scan {
+                isa,
+                metric: self.spec.metric,
+                queries: &block,
+                keys: &chunk,
+                group_panels: self.plan.group_panels,
+            };
+            self.chunk(scan, &mut found);
+        }
+        for (row, found) in range.zip(found) {
+            if let Some(rejected) = &mut out.rejected {
+                rejected[row] = found.rejected;
+            }
+            let hits = answer(self.spec, found.best);
+            out.counts[row] = hits.len();
+            for (slot, hit) in (row * self.spec.k..).zip(&hits) {
+                out.indices[slot] = hit.key as i64;
+                out.scores[slot] = hit.score;
+            }
+        }
+        Ok(())
+    }
+
+    /// Scans one chunk of keys; every query takes what it finds there.
+    fn chunk(&self, scan: Scan, found: &mut [Found]) {
+        let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
+        let (task_rows, task_panels) = scan.split(self.cpu.threads());
+        let panels: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
+        found.par_chunks_mut(task_rows).enumerate().for_each(|(task, found)| {
+            let rows = task * task_rows..task * task_rows + found.len();
+            let masked = scan.masked(&exclusions, rows.clone());
+            for (row, found) in rows.clone().zip(found.iter_mut()) {
+                if self.spec.count_rejected && !scan.queries.scales[row].finite {
+                    found.rejected.add(Rule::NonFinite, scan.keys.position.len() as u64);
+                } else if self.spec.count_rejected {
+                    found.rejected += exclusions.rejected(&masked[row - rows.start]);
+                }
+            }
+            let parts: Vec<Vec<RowPart>> = panels
+                .par_iter()
+                .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found))
+                .collect();
+            for part in parts {
+                for (found, part) in found.iter_mut().zip(part) {
+                    found.best.merge(part.hardest, part.drawn, self.wanted);
+                    found.rejected += part.rejected;
+                }
+            }
+        });
+    }
+
+    /// Scans some queries against some panels.
+    fn task(
+        &self,
+        scan: Scan,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        masked: &[Vec<(u32, Rule)>],
+        found: &[Found],
+    ) -> Vec<RowPart> {
+        let gates = rows.clone().zip(found).map(|(row, found)| {
+            let bounds = self.bounds(scan.queries.start + row);
+            Gate::new(scan, self.spec, row, (bounds.lo, bounds.hi()), &found.best, self.wanted)
+        });
+        let counters = self.spec.count_rejected.then(|| {
+            rows.clone().map(|row| Rejections::new(scan, row, self.bounds(scan.queries.start + row))).collect()
+        });
+        let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
+        if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
+            scan.run(rows, panels, masked, &mut epilogue);
+        }
+        let counters = epilogue.counters.unwrap_or_default();
+        let mut rejected = counters.into_iter().map(Rejections::finish);
+        epilogue
+            .gates
+            .into_iter()
+            .map(|gate| {
+                let (hardest, drawn) = gate.finish();
+                RowPart { hardest, drawn, rejected: rejected.next().unwrap_or_default() }
+            })
+            .collect()
+    }
+
+    fn bounds(&self, query: usize) -> Bounds {
+        let positive = self.positive_scores[query];
+        let positive = (!positive.is_nan()).then_some(positive);
+        Bounds { lo: self.spec.band.lo, upper: self.spec.band.upper_bounds(positive) }
+    }
+
+    /// Without a query no chunk is read; what is wrong with keys is said all the same.
+    fn count_special_keys(&self, keys: &dyn Rows, special: &mut SpecialRows) -> Result<()> {
+        for range in pieces(keys.rows(), self.plan.key_rows) {
+            let spec = self.spec;
+            let chunk = KeyChunk::read(self.cpu.isa(), keys, range, spec.metric, spec.nonfinite, None)?;
+            special.zero_keys += chunk.zero_rows;
+            special.skipped_keys += chunk.skipped_rows;
+        }
+        Ok(())
+    }
+}
+
+/// What one query found in one part of a chunk.
+struct RowPart {
+    hardest: Vec<Hit>,
+    drawn: Vec<Hit>,
+    rejected: Rejected,
+}
+
+struct TopKEpilogue<'a> {
+    first_row: usize,
+    gates: Vec<Gate<'a>>,
+    counters: Option<Vec<Rejections<'a>>>,
+    scan: Scan<'a>,
+}
+
+impl Epilogue for TopKEpilogue<'_> {
+    fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
+        let gate = &mut self.gates[row - self.first_row];
+        self.scan.isa.dispatch(Look { gate, first, scores });
+        if let Some(counters) = &mut self.counters {
+            counters[row - self.first_row].eat(first, scores);
+        }
+    }
+}
+
+/// Looks through a row of scores for those in the gate's window.
+struct Look<'a, 'b> {
+    gate: &'a mut Gate<'b>,
+    first: u32,
+    scores: &'a [f32],
+}
+
+impl Task for Look<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((self.first..).step_by(16)) {
+            let (lo, hi) = self.gate.window;
+            // SAFETY: a block is 16 values; the dispatch vouches for `L`.
+            let mut inside = unsafe { L::within_16(block.as_ptr(), lo, hi) };
+            while inside != 0 {
+                let lane = inside.trailing_zeros();
+                inside &= inside - 1;
+                self.gate.offer(block[lane as usize], first + lane);
+            }
+        }
+    }
+}
+
+/// The hits that come back, by score descending, then index ascending.
+fn answer(spec: &TopK, best: Best) -> Vec<Hit> {
+    if let Select::Hardest = spec.select {
+        return best.hardest.into_iter().skip(spec.skip).collect();
+    }
+    let too_hard: HashSet<u64> = best.hardest.iter().map(|hit| hit.key).collect();
+    let mut hits: Vec<Hit> =
+        best.drawn.into_iter().filter(|hit| !too_hard.contains(&hit.key)).take(spec.k).collect();
+    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
+    hits
+}

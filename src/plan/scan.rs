@@ -1,0 +1,84 @@
+//! The chunks of a scan: how many queries and keys are held packed at once.
+
+use std::ops::Range;
+
+use super::Limits;
+use crate::spec::Shape;
+
+/// Packed keys that are scanned between two barriers; small enough to stay in a shared cache.
+const KEY_CHUNK_BYTES: usize = 12 << 20;
+/// Packed keys that one thread scans with all its queries before it goes on; small enough for its own cache.
+const KEY_GROUP_BYTES: usize = 768 << 10;
+/// Rows of a panel of packed keys.
+const PANEL: usize = 32;
+/// Queries of a strip of packed queries.
+const STRIP: usize = 12;
+/// What a key costs beside its packed elements: scale, position, mask.
+const KEY_EXTRA_BYTES: usize = 32;
+
+/// How a scan is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScanPlan {
+    /// Queries that are held packed at once.
+    pub(crate) query_rows: usize,
+    /// Keys that are held packed at once.
+    pub(crate) key_rows: usize,
+    /// Panels of keys that a thread scans with all its queries.
+    pub(crate) group_panels: usize,
+}
+
+/// Cuts a scan so that packed queries and keys, and `state_bytes` per query, stay within the limit: half of it for the
+/// queries, half for the keys. `read_bytes` is what a key costs while its source holds it.
+pub(crate) fn scan(shape: Shape, limits: Limits, state_bytes: usize, read_bytes: usize) -> ScanPlan {
+    let half = usize::try_from(limits.memory_bytes / 2).unwrap_or(usize::MAX);
+    let packed_bytes = shape.dim.saturating_mul(4);
+    let query_bytes = packed_bytes.saturating_add(state_bytes);
+    let key_bytes = packed_bytes.saturating_add(read_bytes).saturating_add(KEY_EXTRA_BYTES);
+    let cached_keys = KEY_CHUNK_BYTES / packed_bytes.max(1);
+    let key_rows = (half / key_bytes).min(cached_keys.clamp(16 * PANEL, 1 << 16));
+    ScanPlan {
+        query_rows: down_to(half / query_bytes, STRIP).min(shape.queries.max(1).next_multiple_of(STRIP)),
+        key_rows: down_to(key_rows, PANEL),
+        group_panels: (KEY_GROUP_BYTES / (packed_bytes.max(1) * PANEL)).clamp(1, 32),
+    }
+}
+
+/// `value` rounded down to a multiple of `step`, but at least `step`.
+fn down_to(value: usize, step: usize) -> usize {
+    (value / step * step).max(step)
+}
+
+/// `0..rows` in pieces of `step`.
+pub(crate) fn pieces(rows: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(step).map(move |start| start..rows.min(start.saturating_add(step)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { queries: 1000, keys: 100_000, dim: 384 };
+
+    #[test]
+    fn without_a_limit_all_queries_are_held() {
+        let plan = scan(SHAPE, Limits::default(), 1000, 0);
+        assert_eq!(plan, ScanPlan { query_rows: 1008, key_rows: 8192, group_panels: 16 });
+    }
+
+    #[test]
+    fn a_limit_makes_chunks_and_never_none() {
+        let plan = scan(SHAPE, Limits::default().memory_bytes(2 << 20), 1000, 768);
+        assert!(plan.query_rows * (384 * 4 + 1000) <= 1 << 20);
+        assert!(plan.key_rows * (384 * 4 + 768) <= 1 << 20);
+        let least = scan(SHAPE, Limits::default().memory_bytes(0), usize::MAX, usize::MAX);
+        assert_eq!((least.query_rows, least.key_rows), (STRIP, PANEL));
+        let wide = scan(Shape { queries: 1, keys: 1, dim: usize::MAX }, Limits::default(), 0, 0);
+        assert_eq!((wide.query_rows, wide.key_rows, wide.group_panels), (STRIP, PANEL, 1));
+    }
+
+    #[test]
+    fn pieces_cover_all_rows_once() {
+        assert_eq!(pieces(10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
+        assert_eq!(pieces(0, 4).count(), 0);
+    }
+}
