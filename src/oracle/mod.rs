@@ -1,1 +1,37 @@
-//! Every operation once more, naively, in f64.
+//! Every operation once more, naively: plain loops over the whole score matrix, one short file per operation, sharing
+//! no arithmetic with any backend. It says what an answer should be; tests compare devices against it.
+//!
+//! Two kinds of answers are defined here:
+//!
+//! * What is canonical, to the bit: [`canonical_score`], [`score_pairs`], [`top_k`], [`histogram`]. A device that is
+//!   canonical gives the same.
+//! * What is exact, in f64 from the rows widened to f64: [`exact_score`], [`cosine`], [`info_nce`]. A device comes as
+//!   close as its documentation promises. Whatever is decided by a score, as the guards of `info_nce`, is decided by
+//!   the canonical one.
+//!
+//! It is slow and holds all rows; use a [`Device`](crate::Device) for work.
+//!
+//! ```
+//! use cosmine::{Matrix, oracle, spec::TopK};
+//! let queries = Matrix::from_vec(vec![1.0_f32, 0.0], 1, 2)?;
+//! let keys = Matrix::from_vec(vec![0.0_f32, 1.0, 1.0, 1.0, 2.0, 0.0], 3, 2)?;
+//! let found = oracle::top_k(&TopK::new(2), &queries, &keys)?;
+//! assert_eq!(found.row_indices(0), [2, 1]);
+//! # Ok::<(), cosmine::Error>(())
+//! ```
+
+mod canonical;
+mod cosine;
+mod exact;
+mod histogram;
+mod input;
+mod rules;
+mod score_pairs;
+mod top_k;
+
+pub use canonical::canonical_score;
+pub use cosine::cosine;
+pub use exact::exact_score;
+pub use histogram::histogram;
+pub use score_pairs::score_pairs;
+pub use top_k::top_k;
