@@ -4,8 +4,6 @@ mod scan;
 
 pub(crate) use scan::{ScanPlan, pieces, scan};
 
-use crate::error::{Error, Result};
-
 /// What a device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -34,15 +32,4 @@ impl Limits {
         self.memory_bytes = bytes;
         self
     }
-}
-
-/// Reserves `len` elements or says which allocation failed, instead of aborting the process.
-pub(crate) fn try_vec<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<T>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-        what: what.to_owned(),
-    })?;
-    vec.resize(len, value);
-    Ok(vec)
 }

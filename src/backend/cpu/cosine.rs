@@ -11,9 +11,9 @@ use super::kernel::Product;
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
 use super::rows::{Factor, check_finite, pack, scales};
 use crate::backend::Pair;
-use crate::error::Result;
+use crate::error::{Result, try_vec};
 use crate::matrix::Matrix;
-use crate::plan::{pieces, try_vec};
+use crate::plan::pieces;
 use crate::spec::{Cosine, Metric};
 
 /// Elements that are summed in f32.

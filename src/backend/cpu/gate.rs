@@ -142,11 +142,6 @@ impl<'a> Gate<'a> {
         gate
     }
 
-    /// The query's row within the block.
-    pub(crate) fn row(&self) -> usize {
-        self.row
-    }
-
     /// Sets the window to what band and thresholds leave open.
     fn set_window(&mut self) {
         let lo = f64::from(self.band.0) / self.unit - self.error;

@@ -11,9 +11,9 @@ use super::lanes::{Lanes, Task};
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
-use crate::error::Result;
+use crate::error::{Result, try_vec};
 use crate::output::{Counts, SpecialRows};
-use crate::plan::{self, pieces, try_vec};
+use crate::plan::{self, pieces};
 use crate::spec::{Histogram, Shape};
 
 /// Counts below the first bin, in the bins, above the last.
@@ -61,13 +61,8 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
                 counts.special.zero_keys += chunk.zero_rows;
                 counts.special.skipped_keys += chunk.skipped_rows;
             }
-            let scan = Scan {
-                isa,
-                metric: spec.metric,
-                queries: &block,
-                keys: &chunk,
-                group_panels: plan.group_panels,
-            };
+            let scan =
+                Scan { isa, metric: spec.metric, queries: &block, keys: &chunk, group_panels: plan.group_panels };
             let chunk_exclusions = ChunkExclusions::new(&exclusions, &chunk);
             for (rows, found) in count_chunk(cpu, spec, &edges, scan, &chunk_exclusions) {
                 add_counts(spec, &mut counts, range.start + rows.start, &found);
@@ -176,7 +171,8 @@ impl Scale {
         let offset = lo * per_score;
         // What rounding does beside the scan's own error: to the edges (half an ulp of the largest), to the bin number
         // and to its offset.
-        let rounding = (lo.abs().max(hi.abs()) * per_score + 4.0 * spec.bins as f64 + 4.0 * offset.abs()) * 2_f64.powi(-23);
+        let rounding =
+            (lo.abs().max(hi.abs()) * per_score + 4.0 * spec.bins as f64 + 4.0 * offset.abs()) * 2_f64.powi(-23);
         let margin = scan.error_bound(unit) * unit * per_score + rounding;
         Scale {
             per_unit: (per_score * unit) as f32,

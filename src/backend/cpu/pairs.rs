@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::canonical::{Prepared, score};
 use crate::backend::Pair;
-use crate::error::{Error, Result};
-use crate::plan::{self, pieces, try_vec};
+use crate::error::{Error, Result, try_vec};
+use crate::plan::{self, pieces};
 use crate::spec::{Lists, Metric, NonFinite, Shape};
 
 /// One listed pair and the place of its score.

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use super::canonical::{Prepared, RowScale};
 use super::lanes::{Isa, PANEL, STRIP};
+use crate::error::try_vec;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
-use crate::plan::try_vec;
 use crate::spec::{Bitset, Metric, NonFinite};
 
 /// Marks a key that is not packed.
@@ -21,10 +21,13 @@ pub(crate) fn scales(isa: Isa, matrix: &Matrix) -> Vec<RowScale> {
     (0..matrix.rows())
         .into_par_iter()
         .with_min_len(PREPARE_ROWS)
-        .map_init(|| Prepared::empty(matrix), |row, index| {
-            row.refill(isa, matrix, index);
-            row.scale
-        })
+        .map_init(
+            || Prepared::empty(matrix),
+            |row, index| {
+                row.refill(isa, matrix, index);
+                row.scale
+            },
+        )
         .collect()
 }
 

@@ -14,10 +14,10 @@ use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
-use crate::error::Result;
+use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
-use crate::plan::{self, ScanPlan, pieces, try_vec};
+use crate::plan::{self, ScanPlan, pieces};
 use crate::spec::{Lists, NonFinite, Select, Shape, TopK};
 
 /// A query's inclusive band and the bounds that made it.
@@ -97,7 +97,8 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
     // Candidates of a gate (twice what is wanted, 16 bytes each), hits, and the block's bookkeeping.
     let all = wanted.hardest.saturating_add(wanted.drawn);
     let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
-    let state_bytes = held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
+    let state_bytes =
+        held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
     plan::scan(shape, cpu.limits(), state_bytes, keys.read_bytes_per_row())
 }
 
@@ -125,8 +126,7 @@ impl Call<'_> {
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
             let excluded = self.spec.exclude.keys.as_ref();
-            let chunk =
-                KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
+            let chunk = KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
                 out.special.skipped_keys += chunk.skipped_rows;
@@ -169,10 +169,8 @@ impl Call<'_> {
                     found.rejected += exclusions.rejected(&masked[row - rows.start]);
                 }
             }
-            let parts: Vec<Vec<RowPart>> = panels
-                .par_iter()
-                .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found))
-                .collect();
+            let parts: Vec<Vec<RowPart>> =
+                panels.par_iter().map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found)).collect();
             for part in parts {
                 for (found, part) in found.iter_mut().zip(part) {
                     found.best.merge(part.hardest, part.drawn, self.wanted);
@@ -287,8 +285,7 @@ fn answer(spec: &TopK, best: Best) -> Vec<Hit> {
         return best.hardest.into_iter().skip(spec.skip).collect();
     }
     let too_hard: HashSet<u64> = best.hardest.iter().map(|hit| hit.key).collect();
-    let mut hits: Vec<Hit> =
-        best.drawn.into_iter().filter(|hit| !too_hard.contains(&hit.key)).take(spec.k).collect();
+    let mut hits: Vec<Hit> = best.drawn.into_iter().filter(|hit| !too_hard.contains(&hit.key)).take(spec.k).collect();
     hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
     hits
 }

@@ -1,0 +1,60 @@
+//! What the tests share: the devices that are present, and the number of cases.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and takes what it needs")]
+
+pub mod data;
+
+use cosmine::{Device, Limits};
+use proptest::test_runner::Config;
+
+/// Every device that is present, the processor last. A test body runs once for each.
+///
+/// `COSMINE_REQUIRE=cuda,wgpu` names devices whose absence is a failure; without it absent devices are left out here,
+/// and `tests/devices.rs` shows them as ignored.
+///
+/// # Panics
+/// Where a required device is absent, with the reason that the device gives.
+pub fn devices() -> Vec<Device> {
+    let required = required();
+    Device::NAMES
+        .iter()
+        .filter_map(|name| match Device::open(name, Limits::default()) {
+            Ok(device) => Some(device),
+            Err(error) if required.iter().any(|required| required == name) => {
+                panic!("COSMINE_REQUIRE names {name}: {error}")
+            }
+            Err(_) => None,
+        })
+        .collect()
+}
+
+/// The names in `COSMINE_REQUIRE`.
+///
+/// # Panics
+/// Where one is no device's name.
+pub fn required() -> Vec<String> {
+    let list = std::env::var("COSMINE_REQUIRE").unwrap_or_default();
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            assert!(Device::NAMES.contains(&name), "COSMINE_REQUIRE: `{name}` is none of {:?}", Device::NAMES);
+            name.to_owned()
+        })
+        .collect()
+}
+
+/// The number of random cases of a property test: `COSMINE_CASES`, or `short`, which suits every day.
+///
+/// # Panics
+/// Where the variable holds no number.
+pub fn cases(short: u32) -> u32 {
+    match std::env::var("COSMINE_CASES") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("COSMINE_CASES: `{text}` is no number of cases")),
+        Err(_) => short,
+    }
+}
+
+/// A property test's configuration with [`cases`] cases. It writes no file: a failing case is printed with its inputs.
+pub fn config(short: u32) -> Config {
+    Config { cases: cases(short), failure_persistence: None, ..Config::default() }
+}
