@@ -1,6 +1,7 @@
 //! What a device must be able to do: one verb per operation.
 
 pub(crate) mod cpu;
+mod fixed_vectors;
 
 use crate::error::Result;
 use crate::matrix::Rows;

@@ -31,15 +31,15 @@ pub(crate) struct ScanPlan {
 /// queries, half for the keys. `read_bytes` is what a key costs while its source holds it.
 pub(crate) fn scan(shape: Shape, limits: Limits, state_bytes: usize, read_bytes: usize) -> ScanPlan {
     let half = usize::try_from(limits.memory_bytes / 2).unwrap_or(usize::MAX);
-    let packed_bytes = shape.dim.saturating_mul(4);
+    let packed_bytes = shape.dim.saturating_mul(4).max(1);
     let query_bytes = packed_bytes.saturating_add(state_bytes);
     let key_bytes = packed_bytes.saturating_add(read_bytes).saturating_add(KEY_EXTRA_BYTES);
-    let cached_keys = KEY_CHUNK_BYTES / packed_bytes.max(1);
+    let cached_keys = KEY_CHUNK_BYTES / packed_bytes;
     let key_rows = (half / key_bytes).min(cached_keys.clamp(16 * PANEL, 1 << 16));
     ScanPlan {
         query_rows: down_to(half / query_bytes, STRIP).min(shape.queries.max(1).next_multiple_of(STRIP)),
         key_rows: down_to(key_rows, PANEL),
-        group_panels: (KEY_GROUP_BYTES / (packed_bytes.max(1) * PANEL)).clamp(1, 32),
+        group_panels: (KEY_GROUP_BYTES / packed_bytes.saturating_mul(PANEL)).clamp(1, 32),
     }
 }
 

@@ -204,9 +204,3 @@ fn parts(x: &[f32; LANES]) -> ([f32; LANES], [f32; LANES]) {
     });
     (high, low)
 }
-
-/// Whether this processor computes canonical scores: a few hundred fixed pairs, whose scores were computed by the
-/// definition in exact integer arithmetic order and are pinned by their hash.
-pub(crate) fn check(_isa: Isa) -> bool {
-    true
-}

@@ -167,6 +167,34 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// What `scores` are looked through for, beside the window.
+    pub(crate) fn filter(&self, scores: &[f32]) -> Filter {
+        let number = self.number;
+        match self.select {
+            Select::Hardest => Filter::Score,
+            Select::Uniform { seed } => {
+                let least = self.drawn.threshold.clamp(0.0, f64::from(i32::MAX)) as u32 * 2;
+                Filter::Draw { seed, query: number, words: (least, u32::MAX), hard: self.hard_score() }
+            }
+            Select::Softmax { seed, temperature } => {
+                let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let score = (f64::from(largest) + self.error) * self.unit;
+                let logit = f64::from(Select::logit(round_up(score), temperature)) + 1.0;
+                let gumbel = (self.drawn.threshold - logit) / 65_536.0;
+                // A Gumbel variate reaches `gumbel` with a share of 1 − exp(−exp(−gumbel)) of the words, the small ones.
+                // The integer variate is within 1e-4 of it.
+                let share = -(-(1e-3 - gumbel).exp()).exp_m1();
+                let most = (share * 2_f64.powi(32)) as u32;
+                Filter::Draw { seed, query: number, words: (0, most.saturating_add(64)), hard: self.hard_score() }
+            }
+        }
+    }
+
+    /// From which approximate score on a key may belong to the rank window.
+    fn hard_score(&self) -> f32 {
+        round_down(self.hardest.threshold)
+    }
+
     /// Takes an approximate score inside the window.
     #[cold]
     #[inline(never)]
@@ -252,6 +280,15 @@ impl<'a> Gate<'a> {
         let hits = |held: &[(f64, u32)]| self.canonical_hits(held).into_iter().map(|(hit, _)| hit).collect();
         (hits(&self.hardest.held), hits(&self.drawn.held))
     }
+}
+
+/// Which scores inside the window are worth offering.
+#[derive(Clone, Copy)]
+pub(crate) enum Filter {
+    /// All of them.
+    Score,
+    /// Those whose random word lies in `words`, and those that the rank window may need.
+    Draw { seed: u64, query: u64, words: (u32, u32), hard: f32 },
 }
 
 /// How far the draw key of an approximate score can lie from the true one: the logit of the error, and the rounding of

@@ -7,6 +7,7 @@ mod gate;
 mod histogram;
 mod kernel;
 mod lanes;
+mod look;
 mod pairs;
 mod rejections;
 mod rows;
@@ -15,8 +16,9 @@ mod top_k;
 
 use lanes::Isa;
 
-use super::{Backend, Batch, Pair};
+use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
 use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
@@ -38,7 +40,7 @@ impl Cpu {
             0 => None,
             threads => rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok(),
         };
-        Cpu { isa, limits, pool, canonical: canonical::check(isa) }
+        Cpu { isa, limits, pool, canonical: is_canonical(isa) }
     }
 
     fn isa(&self) -> Isa {
@@ -61,6 +63,18 @@ impl Cpu {
             None => work(),
         }
     }
+}
+
+/// Whether this processor scores the fixed vectors canonically.
+fn is_canonical(isa: Isa) -> bool {
+    use canonical::{Prepared, score};
+    fixed_vectors::agree(|metric, queries, keys| {
+        let prepare = |matrix: &Matrix| -> Vec<Prepared> {
+            (0..matrix.rows()).map(|row| Prepared::new(isa, matrix, row)).collect()
+        };
+        let (queries, keys) = (prepare(queries), prepare(keys));
+        queries.iter().flat_map(|query| keys.iter().map(|key| score(isa, metric, query, key))).collect()
+    })
 }
 
 impl Backend for Cpu {

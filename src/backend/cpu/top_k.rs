@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::exclusions::{ChunkExclusions, Exclusions};
 use super::gate::{Best, Gate, Hit, Wanted};
-use super::lanes::{Lanes, Task};
+use super::look::Look;
 use super::pairs::score_pairs;
 use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
@@ -247,34 +247,10 @@ struct TopKEpilogue<'a> {
 impl Epilogue for TopKEpilogue<'_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
         let gate = &mut self.gates[row - self.first_row];
-        self.scan.isa.dispatch(Look { gate, first, scores });
+        let kept = &self.scan.keys.kept;
+        self.scan.isa.dispatch(Look { gate, first, scores, kept, start: self.scan.keys.start });
         if let Some(counters) = &mut self.counters {
             counters[row - self.first_row].eat(first, scores);
-        }
-    }
-}
-
-/// Looks through a row of scores for those in the gate's window.
-struct Look<'a, 'b> {
-    gate: &'a mut Gate<'b>,
-    first: u32,
-    scores: &'a [f32],
-}
-
-impl Task for Look<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((self.first..).step_by(16)) {
-            let (lo, hi) = self.gate.window;
-            // SAFETY: a block is 16 values; the dispatch vouches for `L`.
-            let mut inside = unsafe { L::within_16(block.as_ptr(), lo, hi) };
-            while inside != 0 {
-                let lane = inside.trailing_zeros();
-                inside &= inside - 1;
-                self.gate.offer(block[lane as usize], first + lane);
-            }
         }
     }
 }
