@@ -6,9 +6,11 @@
 //! best. Thresholds only rise; a stale one admits too much, never too little. Whoever survives the chunk is ranked by
 //! the canonical score.
 
-use super::canonical::Prepared;
 use super::scan::Scan;
 use crate::spec::{Select, TopK};
+
+/// Keys whose side of the band's edges is asked for together.
+const MAX_UNCERTAIN: usize = 256;
 
 /// A key that passed, with its canonical score and draw key.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,6 +114,8 @@ pub(crate) struct Gate<'a> {
     band: (f32, f32),
     hardest: Candidates,
     drawn: Candidates,
+    /// Positions of keys too near an edge of the band to be certain of the side.
+    uncertain: Vec<u32>,
     /// The smallest and the largest approximate score that must be looked at.
     pub(crate) window: (f32, f32),
 }
@@ -136,6 +140,7 @@ impl<'a> Gate<'a> {
             band: (lo, hi),
             hardest: Candidates::new(wanted.hardest, error, worst_hard.map(|hit| f64::from(hit.score) / unit)),
             drawn: Candidates::new(wanted.drawn, draw_error, worst_drawn.map(|hit| f64::from(hit.draw))),
+            uncertain: Vec::new(),
             window: (f32::INFINITY, f32::NEG_INFINITY),
         };
         gate.set_window();
@@ -201,16 +206,37 @@ impl<'a> Gate<'a> {
     pub(crate) fn offer(&mut self, approximate: f32, position: u32) {
         // Saturated as the canonical dot product is, so that the bound holds for it too.
         let largest = f64::from(f32::MAX) / self.unit;
-        let mut value = f64::from(approximate).clamp(-largest, largest);
+        let value = f64::from(approximate).clamp(-largest, largest);
         let (lo, hi) = (f64::from(self.band.0) / self.unit, f64::from(self.band.1) / self.unit);
         let certain = value - self.error >= lo && value + self.error <= hi;
-        if !certain {
-            let canonical = self.scan.canonical(&self.scan.queries.prepared(self.scan.isa, self.row), position);
-            if canonical < self.band.0 || canonical > self.band.1 {
-                return;
+        if certain {
+            self.take(value, position);
+        } else {
+            self.uncertain.push(position);
+            if self.uncertain.len() >= MAX_UNCERTAIN {
+                self.settle();
             }
-            value = f64::from(canonical) / self.unit;
         }
+    }
+
+    /// Asks the canonical score of the keys that may lie on either side of the band's edges.
+    fn settle(&mut self) {
+        let uncertain = std::mem::take(&mut self.uncertain);
+        let (scan, band) = (self.scan, self.band);
+        scan.canonical(
+            self.row,
+            &uncertain,
+            |position| position,
+            |position, score| {
+                if band.0 <= score && score <= band.1 {
+                    self.take(f64::from(score) / self.unit, position);
+                }
+            },
+        );
+    }
+
+    /// Takes a key inside the band.
+    fn take(&mut self, value: f64, position: u32) {
         if value >= self.hardest.threshold {
             self.hardest.held.push((value, position));
             if self.hardest.is_full() {
@@ -257,24 +283,22 @@ impl<'a> Gate<'a> {
     }
 
     fn canonical_hits(&self, held: &[(f64, u32)]) -> Vec<(Hit, u32)> {
-        if held.is_empty() {
-            return Vec::new();
-        }
-        let query = self.scan.queries.prepared(self.scan.isa, self.row);
-        let mut key = Prepared::empty(&self.scan.keys.matrix);
-        held.iter()
-            .map(|(_, position)| {
-                let row = self.scan.keys.kept[*position as usize] as usize;
-                key.refill(self.scan.isa, &self.scan.keys.matrix, row);
-                let score = super::canonical::score(self.scan.isa, self.scan.metric, &query, &key);
-                let draw = self.draw_key(score, *position);
-                (Hit { draw, score, key: self.scan.keys.key(*position) as u64 }, *position)
-            })
-            .collect()
+        let mut hits = Vec::with_capacity(held.len());
+        self.scan.canonical(
+            self.row,
+            held,
+            |(_, position)| position,
+            |(_, position), score| {
+                let draw = self.draw_key(score, position);
+                hits.push((Hit { draw, score, key: self.scan.keys.key(position) as u64 }, position));
+            },
+        );
+        hits
     }
 
     /// The hits of this chunk: a superset of those that belong to the best.
     pub(crate) fn finish(mut self) -> (Vec<Hit>, Vec<Hit>) {
+        self.settle();
         self.hardest.prune();
         self.drawn.prune();
         let hits = |held: &[(f64, u32)]| self.canonical_hits(held).into_iter().map(|(hit, _)| hit).collect();

@@ -130,14 +130,7 @@ impl Epilogue for Counter<'_> {
         let bins = &mut self.found[set];
         let scale = Scale::new(self.spec, self.scan, row);
         let uncertain = self.scan.isa.dispatch(CountRow { scale, scores, bins: &mut bins.0 });
-        if uncertain.is_empty() {
-            return;
-        }
-        let query = self.scan.queries.prepared(self.scan.isa, row);
-        for at in uncertain {
-            let score = self.scan.canonical(&query, first + at);
-            bins.0[bin_of(self.edges, score)] += 1;
-        }
+        self.scan.canonical(row, &uncertain, |at| first + at, |_, score| bins.0[bin_of(self.edges, score)] += 1);
     }
 }
 

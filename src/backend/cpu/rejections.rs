@@ -13,8 +13,26 @@ struct Limit {
     score: f32,
     /// Approximate scores from here on, and up to there, need the canonical score.
     uncertain: (f32, f32),
-    /// Canonical scores above the limit, or for the lower limit below it.
+    /// Scores that are certain to lie above the limit, or for the lower limit below it.
     beyond: u64,
+    /// Positions of the uncertain ones.
+    unsettled: Vec<u32>,
+}
+
+impl Limit {
+    /// All scores beyond the limit, the uncertain ones by their canonical value.
+    fn settle(&mut self, scan: Scan, row: usize, is_beyond: impl Fn(f32, f32) -> bool) -> u64 {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        scan.canonical(
+            row,
+            &unsettled,
+            |position| position,
+            |_, score| {
+                self.beyond += u64::from(is_beyond(score, self.score));
+            },
+        );
+        self.beyond
+    }
 }
 
 /// The counters of one query over a part of a chunk.
@@ -34,7 +52,12 @@ impl<'a> Rejections<'a> {
         let error = scan.error_bound(unit);
         let limit = |score: f32| {
             let center = f64::from(score) / unit;
-            Limit { score, uncertain: (round_down(center - error), round_up(center + error)), beyond: 0 }
+            Limit {
+                score,
+                uncertain: (round_down(center - error), round_up(center + error)),
+                beyond: 0,
+                unsettled: Vec::new(),
+            }
         };
         // Canonical dot products saturate, the scan does not: such limits reject nothing.
         let lo = if bounds.lo <= f32::MIN { f32::NEG_INFINITY } else { bounds.lo };
@@ -48,43 +71,30 @@ impl<'a> Rejections<'a> {
 
     /// Counts a row of approximate scores; NaN counts nowhere.
     pub(crate) fn eat(&mut self, first: u32, scores: &[f32]) {
-        let (scan, row) = (self.scan, self.row);
-        let canonical = |position| scan.canonical(&scan.queries.prepared(scan.isa, row), position);
+        let isa = self.scan.isa;
         if self.lower.score > f32::NEG_INFINITY {
-            let limit = &mut self.lower;
-            let count = CountBeyond { scores, certain: (f32::NEG_INFINITY, limit.uncertain.0.next_down()), limit };
-            let (certain, uncertain) = scan.isa.dispatch(count);
-            let below = uncertain.iter().filter(|at| canonical(first + *at) < limit.score).count();
-            limit.beyond += certain + below as u64;
+            let certain = (f32::NEG_INFINITY, self.lower.uncertain.0.next_down());
+            isa.dispatch(CountBeyond { first, scores, certain, limit: &mut self.lower });
         }
-        let mut previous = None;
-        for index in 0..3 {
-            if self.upper[index].score == f32::INFINITY {
-                continue;
+        let mut counted = f32::INFINITY;
+        for limit in &mut self.upper {
+            // A bound that does not bind repeats the one before it, and so does its count.
+            if limit.score != counted {
+                let certain = (limit.uncertain.1.next_up(), f32::INFINITY);
+                isa.dispatch(CountBeyond { first, scores, certain, limit });
+                counted = limit.score;
             }
-            // Bounds that do not bind repeat the one before them; its count serves.
-            if previous.is_some_and(|(score, _)| score == self.upper[index].score) {
-                let (_, counted) = previous.unwrap_or_default();
-                self.upper[index].beyond += counted;
-                continue;
-            }
-            let limit = &mut self.upper[index];
-            let count = CountBeyond { scores, certain: (limit.uncertain.1.next_up(), f32::INFINITY), limit };
-            let (certain, uncertain) = scan.isa.dispatch(count);
-            let above = uncertain.iter().filter(|at| canonical(first + *at) > limit.score).count();
-            let counted = certain + above as u64;
-            limit.beyond += counted;
-            previous = Some((limit.score, counted));
         }
     }
 
-    pub(crate) fn finish(self) -> Rejected {
+    pub(crate) fn finish(mut self) -> Rejected {
         let mut rejected = Rejected::default();
-        rejected.add(Rule::BelowBand, self.lower.beyond);
+        rejected.add(Rule::BelowBand, self.lower.settle(self.scan, self.row, |score, limit| score < limit));
         let mut counted = 0;
-        for (rule, limit) in [Rule::AboveBand, Rule::Margin, Rule::Ratio].into_iter().zip(&self.upper) {
-            // Each limit is the smallest so far, so its count holds all counts before it.
-            let beyond = limit.beyond.max(counted);
+        for (rule, limit) in [Rule::AboveBand, Rule::Margin, Rule::Ratio].into_iter().zip(&mut self.upper) {
+            // Each limit is the smallest so far, so its count holds all counts before it; one that repeats the limit
+            // before it counted nothing.
+            let beyond = limit.settle(self.scan, self.row, |score, limit| score > limit).max(counted);
             rejected.add(rule, beyond - counted);
             counted = beyond;
         }
@@ -92,31 +102,31 @@ impl<'a> Rejections<'a> {
     }
 }
 
-/// How many scores lie in `certain`, and where those lie that need the canonical score.
+/// Counts the scores in `certain`, and notes where those lie that need the canonical score.
 struct CountBeyond<'a> {
+    first: u32,
     scores: &'a [f32],
     certain: (f32, f32),
-    limit: &'a Limit,
+    limit: &'a mut Limit,
 }
 
 impl Task for CountBeyond<'_> {
-    type Output = (u64, Vec<u32>);
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) -> (u64, Vec<u32>) {
-        let (mut count, mut uncertain) = (0, Vec::new());
-        for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((0_u32..).step_by(16)) {
+    unsafe fn run<L: Lanes>(self) {
+        let uncertain = self.limit.uncertain;
+        for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((self.first..).step_by(16)) {
             // SAFETY: a block is 16 values; the dispatch vouches for `L`.
             let (certain, mut unsure) = unsafe {
                 let certain = L::within_16(block.as_ptr(), self.certain.0, self.certain.1);
-                (certain, L::within_16(block.as_ptr(), self.limit.uncertain.0, self.limit.uncertain.1))
+                (certain, L::within_16(block.as_ptr(), uncertain.0, uncertain.1))
             };
-            count += u64::from(certain.count_ones());
+            self.limit.beyond += u64::from(certain.count_ones());
             while unsure != 0 {
-                uncertain.push(first + unsure.trailing_zeros());
+                self.limit.unsettled.push(first + unsure.trailing_zeros());
                 unsure &= unsure - 1;
             }
         }
-        (count, uncertain)
     }
 }

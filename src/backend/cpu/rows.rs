@@ -127,10 +127,6 @@ impl<'a> QueryBlock<'a> {
     pub(crate) fn rows(&self) -> usize {
         self.scales.len()
     }
-
-    pub(crate) fn prepared(&self, isa: Isa, row: usize) -> Prepared {
-        Prepared::new(isa, &self.matrix, row)
-    }
 }
 
 /// Keys that are held packed. Keys that no query may have are left out: positions count packed keys.
@@ -203,9 +199,5 @@ impl<'a> KeyChunk<'a> {
     /// The number of the key at a position, in the whole matrix.
     pub(crate) fn key(&self, position: u32) -> usize {
         self.start + self.kept[position as usize] as usize
-    }
-
-    pub(crate) fn prepared(&self, isa: Isa, position: u32) -> Prepared {
-        Prepared::new(isa, &self.matrix, self.kept[position as usize] as usize)
     }
 }

@@ -2,19 +2,20 @@
 //! epilogue. What is decided on them is certain, or is decided by the canonical score.
 //!
 //! # The bound
-//! Both rows of a pair are packed as unit rows, `x̂ = fl(x · inverse)`, and the scan computes `s̃ = fl(Σ x̂ᵢ ŷᵢ)` by a
-//! chain of `dim` multiply-adds. With `u = 2⁻²⁴` and `γ ≤ dim·u` (up to terms in u², which the constant below covers
-//! for every dim under 2²⁰), Cauchy–Schwarz bounds what rounding does:
+//! Both rows of a pair are packed as unit rows, `x̂ = fl(x · inverse)` with the inverse norm that the canonical score
+//! uses too, so that the norms' own rounding is the same on both sides. The scan sums `s̃ = fl(Σ x̂ᵢ ŷᵢ)` in chains of
+//! 64 multiply-adds, and adds the chains. With `u = 2⁻²⁴` and `γ(n) = n·u / (1 − n·u)`, Cauchy–Schwarz
+//! (`Σ |x̂ᵢ ŷᵢ| ≤ |x̂| |ŷ|`) bounds what rounding does to a score:
 //!
-//! * the chain: `dim·u`, since `Σ |x̂ᵢ ŷᵢ| ≤ |x̂| |ŷ|`;
-//! * each element of a unit row: `2u`, by the two factors;
-//! * the canonical dot: sixteen chains of `4·dim/16` exact products and four additions, `(dim/4 + 8)·u`;
-//! * the canonical norms, which both sides share: their squares are such dots, so the two inverses together are off by
-//!   `(dim/4 + 12)·u`, on each side;
-//! * the two last multiplications of the canonical score: `2u`; dropped parts: below `u`.
+//! * the scan: `γ(64 + dim/64)`;
+//! * the canonical dot, sixteen chains of exact products and four additions: `γ(p·dim/16 + 4)`, with `p` = 4 products
+//!   per element where a row is f32, else 1;
+//! * the elements of the unit rows, at most two roundings each side: `4u`; the canonical score's last two
+//!   multiplications: `2u`; parts of the canonical score that count as zero: below `u`.
 //!
-//! The sum is below `(1.75·dim + 47)·u`; [`error_bound`] takes `(2·dim + 64)·u`. For the dot product, keys are divided
-//! by the largest norm of their chunk, `n`, and the same bound holds in units of `|query| · n`.
+//! Norms that are not exactly 1 stretch all of this by less than one part in a hundred for every dim below 2²⁰.
+//! [`error_bound`] takes `1.01 · γ(p·dim/16 + dim/64 + 80)`. For the dot product, keys are divided by the largest norm
+//! of their chunk, `n`, and the same bound holds in units of `|query| · n`.
 
 use std::ops::Range;
 
@@ -23,13 +24,20 @@ use super::exclusions::ChunkExclusions;
 use super::kernel::Product;
 use super::lanes::{Isa, PANEL, STRIP};
 use super::rows::{KeyChunk, QueryBlock};
+use crate::matrix::Dtype;
 use crate::output::Rule;
 use crate::plan::pieces;
 use crate::spec::Metric;
 
-/// How far an approximate score of unit rows can lie from the canonical one.
-pub(crate) fn error_bound(dim: usize) -> f64 {
-    (2.0 * dim as f64 + 64.0) * 2_f64.powi(-24)
+/// Multiply-adds in a chain: short chains make the bound tight, long ones the tile cheap.
+const CHAIN: usize = 64;
+
+/// How far an approximate score of unit rows can lie from the canonical one. `split`: whether a row is f32.
+pub(crate) fn error_bound(dim: usize, split: bool) -> f64 {
+    let products = if split { 4.0 } else { 1.0 };
+    let roundings = (products / 16.0 + 1.0 / CHAIN as f64) * dim as f64 + CHAIN as f64 + 16.0;
+    let unit = 2_f64.powi(-24);
+    1.01 * roundings * unit / (1.0 - roundings * unit)
 }
 
 /// One block of queries against one chunk of keys.
@@ -65,16 +73,31 @@ impl Scan<'_> {
     /// How far an approximate score can lie from the canonical one, in units of `unit`. Dot products that the
     /// canonical score counts as zero add what they lose.
     pub(crate) fn error_bound(&self, unit: f64) -> f64 {
-        let bound = error_bound(self.queries.matrix.dim());
+        let split = [&self.queries.matrix, &self.keys.matrix].iter().any(|matrix| matrix.dtype() == Dtype::F32);
+        let bound = error_bound(self.queries.matrix.dim(), split);
         match self.metric {
             Metric::Cosine => bound,
             Metric::Dot => bound + f64::from(f32::MIN_POSITIVE) / unit,
         }
     }
 
-    /// The canonical score of a prepared query and the key at a position.
-    pub(crate) fn canonical(&self, query: &Prepared, position: u32) -> f32 {
-        score(self.isa, self.metric, query, &self.keys.prepared(self.isa, position))
+    /// The canonical scores of a query and the keys at some positions.
+    pub(crate) fn canonical<T: Copy>(
+        &self,
+        row: usize,
+        items: &[T],
+        position: impl Fn(T) -> u32,
+        mut take: impl FnMut(T, f32),
+    ) {
+        if items.is_empty() {
+            return;
+        }
+        let query = Prepared::new(self.isa, &self.queries.matrix, row);
+        let mut key = Prepared::empty(&self.keys.matrix);
+        for item in items {
+            key.refill(self.isa, &self.keys.matrix, self.keys.kept[position(*item) as usize] as usize);
+            take(*item, score(self.isa, self.metric, &query, &key));
+        }
     }
 
     /// Scores the queries of `rows`, which begins a strip, against the keys of `panels`. `masked` gives each query's
@@ -93,21 +116,23 @@ impl Scan<'_> {
             let columns = group.len() * PANEL;
             for strip in pieces(rows.len(), STRIP) {
                 let strip = rows.start + strip.start..rows.start + strip.end;
-                let product = Product {
-                    left: &self.queries.strips[strip.start * dim..],
-                    left_strip: 0,
-                    left_step: STRIP,
-                    right: &self.keys.panels[group.start * PANEL * dim..],
-                    right_panel: PANEL * dim,
-                    right_step: PANEL,
-                    out: &mut tile,
-                    out_step: columns,
-                    rows: STRIP,
-                    columns,
-                    inner: dim,
-                    accumulate: false,
-                };
-                product.run(self.isa);
+                for chain in pieces(dim, CHAIN) {
+                    let product = Product {
+                        left: &self.queries.strips[strip.start * dim + chain.start * STRIP..],
+                        left_strip: 0,
+                        left_step: STRIP,
+                        right: &self.keys.panels[(group.start * dim + chain.start) * PANEL..],
+                        right_panel: PANEL * dim,
+                        right_step: PANEL,
+                        out: &mut tile,
+                        out_step: columns,
+                        rows: STRIP,
+                        columns,
+                        inner: chain.len(),
+                        accumulate: chain.start > 0,
+                    };
+                    product.run(self.isa);
+                }
                 for (row, scores) in strip.zip(tile.chunks_mut(columns)) {
                     if self.queries.scales[row].finite {
                         let first = (group.start * PANEL) as u32;
