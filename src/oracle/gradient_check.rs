@@ -234,7 +234,9 @@ fn everything_at_once() {
 fn both_branches_of_the_maximum_of_hcl_are_met() {
     let inputs = inputs(3);
     let rows = |beta, tau_plus| Case::new(base().hardness(beta, tau_plus), &inputs).value().rows;
-    assert_eq!(rows(0.5, 0.95), rows(2.0, 0.95), "at the floor the concentration is not seen");
+    // At the floor the concentration is not seen. Query 2 lies so far from its key that it stays above.
+    let changed: Vec<bool> = rows(0.5, 0.95).iter().zip(rows(2.0, 0.95)).map(|(a, b)| *a != b).collect();
+    assert_eq!(changed, [false, false, true, false]);
     for (row, (a, b)) in rows(1.5, 0.02).iter().zip(rows(1.6, 0.02)).enumerate() {
         assert!((a - b).abs() > 1e-6, "row {row} is at the floor");
     }
