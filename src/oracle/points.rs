@@ -63,15 +63,15 @@ impl Points {
         let score = self.score(anchor, point);
         for (this, other) in [(anchor, point), (point, anchor)] {
             let ((row, norm), (other_row, other_norm)) = (self.get(this), self.get(other));
+            let (towards_other, along_row) = match self.metric {
+                Metric::Dot => (1.0, 0.0),
+                // A zero row has no direction to turn, and no row can turn towards it.
+                Metric::Cosine if norm == 0.0 || other_norm == 0.0 => (0.0, 0.0),
+                Metric::Cosine => (1.0 / (norm * other_norm), score / (norm * norm)),
+            };
             let (side, index) = place(this);
-            for (e, gradient) in gradients.0[side][index].iter_mut().enumerate() {
-                *gradient += slope
-                    * match self.metric {
-                        Metric::Dot => other_row[e],
-                        // A zero row has no direction to turn; no row can turn towards one.
-                        Metric::Cosine if norm == 0.0 || other_norm == 0.0 => 0.0,
-                        Metric::Cosine => (other_row[e] / other_norm - score * row[e] / norm) / norm,
-                    };
+            for ((gradient, x), other) in gradients.0[side][index].iter_mut().zip(row).zip(other_row) {
+                *gradient += slope * (towards_other * other - along_row * x);
             }
         }
     }
