@@ -20,11 +20,17 @@
 //! # Ok::<(), cosmine::Error>(())
 //! ```
 
+mod candidates;
 mod canonical;
 mod cosine;
 mod exact;
+#[cfg(test)]
+mod gradient_check;
 mod histogram;
+mod info_nce;
 mod input;
+mod log_sum;
+mod points;
 mod rules;
 mod score_pairs;
 mod top_k;
@@ -33,5 +39,6 @@ pub use canonical::canonical_score;
 pub use cosine::cosine;
 pub use exact::exact_score;
 pub use histogram::histogram;
+pub use info_nce::{LossAndGradients, info_nce};
 pub use score_pairs::score_pairs;
 pub use top_k::top_k;
