@@ -53,6 +53,11 @@ pub(crate) fn pieces(rows: usize, step: usize) -> impl Iterator<Item = Range<usi
     (0..rows).step_by(step).map(move |start| start..rows.min(start.saturating_add(step)))
 }
 
+/// As [`pieces`], but one empty piece where there are no rows: the other side is read and checked all the same.
+pub(crate) fn at_least_one_piece(rows: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows.max(1)).step_by(step).map(move |start| start..rows.min(start.saturating_add(step)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +85,7 @@ mod tests {
     fn pieces_cover_all_rows_once() {
         assert_eq!(pieces(10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
         assert_eq!(pieces(0, 4).count(), 0);
+        assert_eq!(at_least_one_piece(0, 4).collect::<Vec<_>>(), [0..0]);
+        assert_eq!(at_least_one_piece(9, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..9]);
     }
 }

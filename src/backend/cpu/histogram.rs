@@ -13,7 +13,7 @@ use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
 use crate::error::{Result, try_vec};
 use crate::output::{Counts, SpecialRows};
-use crate::plan::{self, pieces};
+use crate::plan::{self, at_least_one_piece, pieces};
 use crate::spec::{Histogram, Shape};
 
 /// Counts below the first bin, in the bins, above the last.
@@ -50,7 +50,7 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
         special: SpecialRows::default(),
     };
     let edges = spec.edges();
-    for range in pieces(rows, plan.query_rows) {
+    for range in at_least_one_piece(rows, plan.query_rows) {
         let block = QueryBlock::read(isa, queries, range.clone(), spec.nonfinite)?;
         counts.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         counts.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
@@ -167,12 +167,10 @@ impl Scale {
         let rounding =
             (lo.abs().max(hi.abs()) * per_score + 4.0 * spec.bins as f64 + 4.0 * offset.abs()) * 2_f64.powi(-23);
         let margin = scan.error_bound(unit) * unit * per_score + rounding;
-        Scale {
-            per_unit: (per_score * unit) as f32,
-            offset: offset as f32,
-            margin: margin as f32 * 1.001,
-            bins: spec.bins as f32,
-        }
+        let per_unit = (per_score * unit) as f32;
+        // A unit that holds more bins than f32 can count leaves every score uncertain.
+        let margin = if per_unit.is_finite() { margin as f32 * 1.001 } else { f32::INFINITY };
+        Scale { per_unit, offset: offset as f32, margin, bins: spec.bins as f32 }
     }
 }
 

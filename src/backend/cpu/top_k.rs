@@ -17,7 +17,7 @@ use crate::backend::Pair;
 use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
-use crate::plan::{self, ScanPlan, pieces};
+use crate::plan::{self, ScanPlan, at_least_one_piece, pieces};
 use crate::spec::{Lists, NonFinite, Select, Shape, TopK};
 
 /// A query's inclusive band and the bounds that made it.
@@ -81,11 +81,8 @@ pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
         },
         special: SpecialRows::default(),
     };
-    for range in pieces(rows, plan.query_rows) {
+    for range in at_least_one_piece(rows, plan.query_rows) {
         call.block(queries, keys, range, &mut found)?;
-    }
-    if rows == 0 {
-        call.count_special_keys(keys, &mut found.special)?;
     }
     found.positive_scores = positive_scores;
     Ok(found)
@@ -216,17 +213,6 @@ impl Call<'_> {
         let positive = self.positive_scores[query];
         let positive = (!positive.is_nan()).then_some(positive);
         Bounds { lo: self.spec.band.lo, upper: self.spec.band.upper_bounds(positive) }
-    }
-
-    /// Without a query no chunk is read; what is wrong with keys is said all the same.
-    fn count_special_keys(&self, keys: &dyn Rows, special: &mut SpecialRows) -> Result<()> {
-        for range in pieces(keys.rows(), self.plan.key_rows) {
-            let spec = self.spec;
-            let chunk = KeyChunk::read(self.cpu.isa(), keys, range, spec.metric, spec.nonfinite, None)?;
-            special.zero_keys += chunk.zero_rows;
-            special.skipped_keys += chunk.skipped_rows;
-        }
-        Ok(())
     }
 }
 

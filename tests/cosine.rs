@@ -1,0 +1,118 @@
+//! `cosine` and `score_pairs` on every device present against the oracle.
+
+mod common;
+
+use common::data::{DTYPES, KINDS, Kind, matrix, rows, values};
+use common::devices;
+use cosmine::spec::{Cosine, Lists, Metric, NonFinite};
+use cosmine::{Dtype, Error, Matrix, oracle};
+
+/// Row 2 of the scorecard: cosine within 1e-6 of f64 on identically rounded inputs, whatever the rows.
+#[test]
+fn scores_lie_within_the_promise() {
+    for (seed, kind) in KINDS.into_iter().enumerate() {
+        for dtype in DTYPES {
+            for (queries, keys, dim) in [(1, 1, 1), (5, 33, 7), (13, 70, 100), (12, 32, 384), (3, 300, 1030)] {
+                let left = rows(kind, queries, dim, dtype, seed as u64);
+                let right = rows(kind, keys, dim, dtype, seed as u64 + 50);
+                let expected = oracle::cosine(&Cosine::new(), &left, &right).unwrap();
+                for device in devices() {
+                    let found = device.cosine(&Cosine::new(), &left, &right).unwrap();
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((found - expected).abs() <= 1e-6, "{kind:?} {dtype} {dim}: {found} for {expected}");
+                        assert!(found.abs() <= 1.0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dot_products_lie_within_a_millionth_of_the_norms() {
+    for dtype in DTYPES {
+        let (left, right) = (rows(Kind::OneHuge, 9, 50, dtype, 1), rows(Kind::Gaussian, 40, 50, dtype, 2));
+        let spec = Cosine::new().metric(Metric::Dot);
+        let expected = oracle::cosine(&spec, &left, &right).unwrap();
+        let norm = |matrix: &Matrix, row| matrix.row(row).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        for device in devices() {
+            let found = device.cosine(&spec, &left, &right).unwrap();
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let bound = 1e-6 * norm(&left, at / 40) * norm(&right, at % 40);
+                assert!(f64::from((found - expected).abs()) <= bound, "{found} for {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_entries_do_not_meet() {
+    let (left, right) = (rows(Kind::Gaussian, 6, 20, Dtype::F32, 1), rows(Kind::Gaussian, 9, 20, Dtype::F32, 2));
+    for device in devices() {
+        let found = device.cosine(&Cosine::new().batch(3), &left, &right).unwrap();
+        let mut expected = Vec::new();
+        for entry in 0..3 {
+            let queries = left.slice(entry * 2..entry * 2 + 2).unwrap();
+            let keys = right.slice(entry * 3..entry * 3 + 3).unwrap();
+            expected.extend(device.cosine(&Cosine::new(), &queries, &keys).unwrap());
+        }
+        assert_eq!(found, expected);
+        assert!(device.cosine(&Cosine::new().batch(0), &left, &right).is_err());
+        assert!(device.cosine(&Cosine::new().batch(4), &left, &right).is_err());
+    }
+}
+
+/// Rows 6 and 7 of the scorecard.
+#[test]
+fn special_rows_and_empty_inputs() {
+    let mut data = values(Kind::Gaussian, 5, 8, Dtype::F32, 1);
+    data[8..16].fill(0.0);
+    data[20] = f32::NAN;
+    let (left, right) = (matrix(&data, 5, 8, Dtype::F32), rows(Kind::Gaussian, 4, 8, Dtype::F32, 2));
+    let none = left.slice(0..0).unwrap();
+    for device in devices() {
+        let error = device.cosine(&Cosine::new(), &left, &right).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { matrix: "queries", row: 2 }), "{error}");
+        let found = device.cosine(&Cosine::new().nonfinite(NonFinite::Skip), &left, &right).unwrap();
+        assert_eq!(found[4..8], [0.0; 4]);
+        assert!(found[8..12].iter().all(|score| score.is_nan()));
+        assert!(found[12..].iter().all(|score| score.is_finite()));
+        assert!(device.cosine(&Cosine::new(), &none, &right).unwrap().is_empty());
+        assert!(device.cosine(&Cosine::new(), &right, &none).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn listed_pairs_score_as_the_oracle_says() {
+    for (seed, kind) in KINDS.into_iter().enumerate() {
+        for metric in [Metric::Cosine, Metric::Dot] {
+            for (queries_dtype, keys_dtype) in DTYPES.into_iter().flat_map(|a| DTYPES.map(|b| (a, b))) {
+                let left = rows(kind, 7, 37, queries_dtype, seed as u64);
+                let right = rows(kind, 20, 37, keys_dtype, seed as u64 + 9);
+                let lists = Lists::from_rows((0..7).map(|row| (0..row).map(move |i| (i * 7 + row) % 20)));
+                let expected = oracle::score_pairs(metric, NonFinite::Error, &lists, &left, &right).unwrap();
+                for device in devices() {
+                    let found = device.score_pairs(metric, NonFinite::Error, &lists, &left, &right).unwrap();
+                    let bits = |scores: &[f32]| scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&found), bits(&expected), "{kind:?} {metric:?} {queries_dtype} {keys_dtype}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pair_with_a_bad_row_is_named_or_nan() {
+    let mut data = values(Kind::Gaussian, 5, 8, Dtype::F32, 1);
+    data[8 * 3] = f32::INFINITY;
+    let (bad, good) = (matrix(&data, 5, 8, Dtype::F32), rows(Kind::Gaussian, 5, 8, Dtype::F32, 2));
+    let lists = |key: usize| Lists::from_rows([vec![0, key], vec![], vec![1], vec![], vec![]]);
+    for device in devices() {
+        let score = |nonfinite, lists| device.score_pairs(Metric::Cosine, nonfinite, &lists, &good, &bad);
+        assert!(score(NonFinite::Error, lists(2)).is_ok());
+        let error = score(NonFinite::Error, lists(3)).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { matrix: "keys", row: 3 }), "{error}");
+        let found = score(NonFinite::Skip, lists(3)).unwrap();
+        assert!(found[0].is_finite() && found[1].is_nan() && found[2].is_finite());
+    }
+}
