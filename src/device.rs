@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, Batch, Pair};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
@@ -121,8 +121,23 @@ impl Device {
     /// # Errors
     /// [`Error::Shape`] where the inputs do not fit; [`Error::NonFinite`]; [`Error::OutOfMemory`].
     pub fn cosine(&self, spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<Vec<f32>> {
-        spec.validate(Shape::of(queries, keys)?)?;
-        self.backend.cosine(spec, Pair { queries, keys })
+        let len = score_count(spec, queries, keys)?;
+        let mut out = try_vec(0.0, len, "scores")?;
+        self.backend.cosine(spec, Pair { queries, keys }, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Device::cosine`], into memory of the caller's: a large fresh result costs more time than its scores.
+    ///
+    /// # Errors
+    /// As [`Device::cosine`]; [`Error::Shape`] where `out` has not the length `batch · rows · keys`. After an error `out`
+    /// holds any mixture of old and new values.
+    pub fn cosine_into(&self, spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows, out: &mut [f32]) -> Result<()> {
+        let len = score_count(spec, queries, keys)?;
+        if out.len() != len {
+            return Err(Error::shape("out", format!("{} elements for {len} scores", out.len())));
+        }
+        self.backend.cosine(spec, Pair { queries, keys }, out)
     }
 
     /// The canonical scores of listed pairs, list after list: of query `i` and each key of `pairs.get(i)`. A pair with a
@@ -194,6 +209,14 @@ impl Device {
             (_, None) => unreachable!("a backend gives the gradients it was asked for"),
         }
     }
+}
+
+/// The number of scores that a checked `cosine` writes.
+fn score_count(spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<usize> {
+    let shape = Shape::of(queries, keys)?;
+    spec.validate(shape)?;
+    let count = shape.queries.checked_mul(shape.keys / spec.batch);
+    count.ok_or_else(|| Error::shape("keys", format!("{} × {} scores overflow", shape.queries, shape.keys)))
 }
 
 fn check_batch<'a>(

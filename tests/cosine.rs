@@ -57,6 +57,13 @@ fn batch_entries_do_not_meet() {
             expected.extend(device.cosine(&Cosine::new(), &queries, &keys).unwrap());
         }
         assert_eq!(found, expected);
+        // Into memory of the caller's, with guards on both sides.
+        let mut guarded = vec![f32::from_bits(0xABAB_ABAB); found.len() + 2];
+        let out = &mut guarded[1..=found.len()];
+        device.cosine_into(&Cosine::new().batch(3), &left, &right, out).unwrap();
+        assert_eq!(out, found);
+        assert!([guarded[0], guarded[found.len() + 1]].iter().all(|guard| guard.to_bits() == 0xABAB_ABAB));
+        assert!(device.cosine_into(&Cosine::new(), &left, &right, &mut guarded).is_err());
         assert!(device.cosine(&Cosine::new().batch(0), &left, &right).is_err());
         assert!(device.cosine(&Cosine::new().batch(4), &left, &right).is_err());
     }

@@ -32,7 +32,8 @@ pub(crate) trait Backend: Send + Sync {
     fn limits(&self) -> Limits;
     /// Whether the arithmetic passed the check on fixed vectors when the device was opened.
     fn is_canonical(&self) -> bool;
-    fn cosine(&self, spec: &Cosine, pair: Pair) -> Result<Vec<f32>>;
+    /// Writes all scores over `out`, which has their length.
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()>;
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>>;
     fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours>;
     fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts>;

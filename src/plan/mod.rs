@@ -2,7 +2,7 @@
 
 mod scan;
 
-pub(crate) use scan::{ScanPlan, at_least_one_piece, pieces, scan};
+pub(crate) use scan::{ScanPlan, at_least_one_piece, pieces, scan, split};
 
 /// What a device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

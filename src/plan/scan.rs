@@ -43,6 +43,18 @@ pub(crate) fn scan(shape: Shape, limits: Limits, state_bytes: usize, read_bytes:
     }
 }
 
+/// How a block of `rows` queries and `panels` panels is split among `threads` threads: queries of a task (whole strips),
+/// panels of a task. Keys are split only where there are too few queries to go round.
+pub(crate) fn split(rows: usize, panels: usize, threads: usize) -> (usize, usize) {
+    let strips = rows.div_ceil(STRIP);
+    let tasks = 4 * threads;
+    if threads == 1 || strips >= tasks {
+        return (strips.div_ceil(tasks).max(1) * STRIP, panels.max(1));
+    }
+    let key_parts = tasks.div_ceil(strips.max(1)).min(panels.max(1));
+    (STRIP, panels.div_ceil(key_parts).max(1))
+}
+
 /// `value` rounded down to a multiple of `step`, but at least `step`.
 fn down_to(value: usize, step: usize) -> usize {
     (value / step * step).max(step)
@@ -79,6 +91,15 @@ mod tests {
         assert_eq!((least.query_rows, least.key_rows), (STRIP, PANEL));
         let wide = scan(Shape { queries: 1, keys: 1, dim: usize::MAX }, Limits::default(), 0, 0);
         assert_eq!((wide.query_rows, wide.key_rows, wide.group_panels), (STRIP, PANEL, 1));
+    }
+
+    #[test]
+    fn work_goes_round() {
+        assert_eq!(split(1024, 256, 2), (132, 256));
+        assert_eq!(split(1, 256, 2), (12, 32));
+        assert_eq!(split(30, 2, 8), (12, 1));
+        assert_eq!(split(0, 0, 2), (12, 1));
+        assert_eq!(split(100, 50, 1), (36, 50));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::kernel::Product;
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
 use super::rows::{Factor, check_finite, pack, scales};
 use crate::backend::Pair;
-use crate::error::{Result, try_vec};
+use crate::error::Result;
 use crate::matrix::Matrix;
-use crate::plan::pieces;
+use crate::plan::{self, pieces};
 use crate::spec::{Cosine, Metric};
 
 /// Elements that are summed in f32.
@@ -28,11 +28,9 @@ struct Side {
     weights: Vec<f64>,
 }
 
-pub(crate) fn cosine(cpu: &Cpu, spec: &Cosine, pair: Pair) -> Result<Vec<f32>> {
+pub(crate) fn cosine(cpu: &Cpu, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
     let (rows, keys) = (pair.queries.rows() / spec.batch, pair.keys.rows() / spec.batch);
     let isa = cpu.isa();
-    let all = pair.queries.rows().saturating_mul(keys);
-    let mut out = try_vec(0.0, all, "scores")?;
     // What is wrong with a query is said before anything about keys.
     super::rows::check_queries(isa, pair.queries, spec.nonfinite, rows.max(1))?;
     for entry in 0..spec.batch {
@@ -40,12 +38,12 @@ pub(crate) fn cosine(cpu: &Cpu, spec: &Cosine, pair: Pair) -> Result<Vec<f32>> {
         let right = pair.keys.read(entry * keys..(entry + 1) * keys)?;
         let queries = Side::new::<STRIP>(isa, "queries", &left, entry * rows, spec)?;
         let keys_side = Side::new::<PANEL>(isa, "keys", &right, entry * keys, spec)?;
-        if all > 0 {
+        if !out.is_empty() {
             let out = &mut out[entry * rows * keys..(entry + 1) * rows * keys];
-            write_scores(isa, left.dim(), &queries, &keys_side, out);
+            write_scores(cpu, left.dim(), &queries, &keys_side, out);
         }
     }
-    Ok(out)
+    Ok(())
 }
 
 impl Side {
@@ -84,44 +82,100 @@ fn exact_scale(isa: Isa, matrix: &Matrix, index: usize, row: &mut Prepared) -> R
     scale
 }
 
-fn write_scores(isa: Isa, dim: usize, queries: &Side, keys: &Side, out: &mut [f32]) {
+/// Some rows of the result, and of each the same columns.
+struct Block<'a> {
+    first_strip: usize,
+    first_panel: usize,
+    rows: Vec<&'a mut [f32]>,
+}
+
+/// Cuts the result into blocks of rows and columns, one a task.
+fn blocks(out: &mut [f32], columns: usize, rows_step: usize, panels_step: usize) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    for (index, rows) in out.chunks_mut(rows_step * columns).enumerate() {
+        let mut parts: Vec<Block> = pieces(columns.div_ceil(PANEL), panels_step)
+            .map(|panels| Block { first_strip: index * rows_step / STRIP, first_panel: panels.start, rows: Vec::new() })
+            .collect();
+        for row in rows.chunks_mut(columns) {
+            for (part, segment) in parts.iter_mut().zip(row.chunks_mut(panels_step * PANEL)) {
+                part.rows.push(segment);
+            }
+        }
+        blocks.extend(parts);
+    }
+    blocks
+}
+
+/// The inputs of the tiles, and room for one.
+struct Tiles<'a> {
+    isa: Isa,
+    dim: usize,
+    queries: &'a Side,
+    keys: &'a Side,
+    tile: Vec<f32>,
+    sums: Vec<f64>,
+}
+
+fn write_scores(cpu: &Cpu, dim: usize, queries: &Side, keys: &Side, out: &mut [f32]) {
     let columns = keys.weights.len();
-    out.par_chunks_mut(STRIP * columns).enumerate().for_each_init(
-        || (vec![0.0_f32; STRIP * TILE_PANELS * PANEL], vec![0.0_f64; STRIP * TILE_PANELS * PANEL]),
-        |(tile, sums), (strip, out)| {
-            let left = &queries.packed[strip * STRIP * dim..];
-            for panels in pieces(columns.div_ceil(PANEL), TILE_PANELS) {
-                let width = panels.len() * PANEL;
-                sums.fill(0.0);
-                for elements in pieces(dim, BLOCK) {
-                    let product = Product {
-                        left: &left[elements.start * STRIP..],
-                        left_strip: 0,
-                        left_step: STRIP,
-                        right: &keys.packed[panels.start * PANEL * dim + elements.start * PANEL..],
-                        right_panel: PANEL * dim,
-                        right_step: PANEL,
-                        out: tile,
-                        out_step: width,
-                        rows: STRIP,
-                        columns: width,
-                        inner: elements.len(),
-                        accumulate: false,
-                    };
-                    product.run(isa);
-                    isa.dispatch(AddTile { tile: &tile[..STRIP * width], sums });
-                }
-                let first = panels.start * PANEL;
-                let real = width.min(columns - first);
-                for (row, out) in out.chunks_mut(columns).enumerate() {
-                    let weight = queries.weights[strip * STRIP + row];
-                    let sums = &sums[row * width..row * width + real];
-                    let weights = &keys.weights[first..first + real];
-                    isa.dispatch(WriteRow { weight, weights, sums, out: &mut out[first..first + real] });
+    let (rows_step, panels_step) = plan::split(queries.weights.len(), columns.div_ceil(PANEL), cpu.threads());
+    let room = STRIP * TILE_PANELS * PANEL;
+    blocks(out, columns, rows_step, panels_step).into_par_iter().for_each_init(
+        || Tiles { isa: cpu.isa(), dim, queries, keys, tile: vec![0.0; room], sums: vec![0.0; room] },
+        |tiles, mut block| {
+            // A few panels stay in the thread's own cache while all its strips pass.
+            let width = block.rows.first().map_or(0, |row| row.len());
+            for panels in pieces(width.div_ceil(PANEL), TILE_PANELS) {
+                for (strip, rows) in (block.first_strip..).zip(block.rows.chunks_mut(STRIP)) {
+                    let first = panels.start * PANEL;
+                    let last = width.min(panels.end * PANEL);
+                    tiles.sum(strip, block.first_panel + panels.start, panels.len());
+                    for (row, out) in rows.iter_mut().enumerate() {
+                        tiles.write_row(
+                            strip,
+                            row,
+                            block.first_panel + panels.start,
+                            panels.len(),
+                            &mut out[first..last],
+                        );
+                    }
                 }
             }
         },
     );
+}
+
+impl Tiles<'_> {
+    /// Sums the scores of a strip against some panels.
+    fn sum(&mut self, strip: usize, first_panel: usize, panels: usize) {
+        let (dim, width) = (self.dim, panels * PANEL);
+        self.sums.fill(0.0);
+        for elements in pieces(dim, BLOCK) {
+            let product = Product {
+                left: &self.queries.packed[(strip * dim + elements.start) * STRIP..],
+                left_strip: 0,
+                left_step: STRIP,
+                right: &self.keys.packed[(first_panel * dim + elements.start) * PANEL..],
+                right_panel: PANEL * dim,
+                right_step: PANEL,
+                out: &mut self.tile,
+                out_step: width,
+                rows: STRIP,
+                columns: width,
+                inner: elements.len(),
+                accumulate: false,
+            };
+            product.run(self.isa);
+            self.isa.dispatch(AddTile { tile: &self.tile[..STRIP * width], sums: &mut self.sums });
+        }
+    }
+
+    fn write_row(&self, strip: usize, row: usize, first_panel: usize, panels: usize, out: &mut [f32]) {
+        let weight = self.queries.weights[strip * STRIP + row];
+        let weights = &self.keys.weights[first_panel * PANEL..][..out.len()];
+        let sums = &self.sums[row * panels * PANEL..][..out.len()];
+        self.isa.dispatch(WriteRow { weight, weights, sums, out });
+    }
 }
 
 struct AddTile<'a> {

@@ -16,13 +16,13 @@ use crate::output::{Counts, SpecialRows};
 use crate::plan::{self, at_least_one_piece, pieces};
 use crate::spec::{Histogram, Shape};
 
-/// Counts below the first bin, in the bins, above the last.
+/// Counts below the first bin, in the bins, above the last, and of scores that are counted elsewhere.
 #[derive(Clone)]
 struct Bins(Vec<u64>);
 
 impl Bins {
     fn new(bins: usize) -> Self {
-        Bins(vec![0; bins + 2])
+        Bins(vec![0; bins + 3])
     }
 
     fn add(&mut self, other: &Bins) {
@@ -36,7 +36,7 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
     let Pair { queries, keys } = pair;
     let rows = queries.rows();
     let shape = Shape { queries: rows, keys: keys.rows(), dim: queries.dim() };
-    let count_bytes = if spec.per_row { (spec.bins + 2) * size_of::<u64>() } else { 0 };
+    let count_bytes = if spec.per_row { (spec.bins + 3) * size_of::<u64>() } else { 0 };
     let plan = plan::scan(shape, cpu.limits(), count_bytes + 128, keys.read_bytes_per_row());
     let isa = cpu.isa();
     check_queries(isa, queries, spec.nonfinite, plan.query_rows)?;
@@ -80,7 +80,7 @@ fn count_chunk(
     scan: Scan,
     exclusions: &ChunkExclusions,
 ) -> Vec<(Range<usize>, Vec<Bins>)> {
-    let (task_rows, task_panels) = scan.split(cpu.threads());
+    let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), cpu.threads());
     let parts: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
     let tasks: Vec<Range<usize>> = pieces(scan.queries.rows(), task_rows).collect();
     tasks
@@ -187,26 +187,30 @@ impl Task for CountRow<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) -> Vec<u32> {
         let Scale { per_unit, offset, margin, bins } = self.scale;
+        // Scores that are masked or uncertain are counted in a slot of their own, which nobody reads.
+        let nowhere = bins as u32 + 2;
         let mut uncertain = Vec::new();
         for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((0_u32..).step_by(16)) {
-            let at: [f32; 16] = std::array::from_fn(|lane| block[lane] * per_unit - offset);
-            // The slot, below and above included; a number that no slot has where it is uncertain or masked.
-            let slots: [i32; 16] = std::array::from_fn(|lane| {
-                let floor = at[lane].floor();
-                let fraction = at[lane] - floor;
-                let near_edge = !(fraction >= margin && fraction <= 1.0 - margin);
-                let clamped = floor.clamp(-1.0, bins);
-                let outside = at[lane] < -margin || at[lane] > bins + margin;
-                if near_edge && !outside { -1 } else { clamped as i32 + 1 }
-            });
+            let mut unsure = 0_u32;
+            let mut slots = [0_u32; 16];
             for lane in 0..16 {
-                if block[lane].is_nan() {
-                    continue;
-                }
-                match slots[lane] {
-                    -1 => uncertain.push(first + lane as u32),
-                    slot => self.bins[slot as usize] += 1,
-                }
+                let at = block[lane] * per_unit - offset;
+                let floor = at.floor();
+                let fraction = at - floor;
+                let near_edge = !(fraction >= margin && fraction <= 1.0 - margin);
+                let outside = at < -margin || at > bins + margin;
+                let masked = block[lane].is_nan();
+                let unknown = near_edge && !outside && !masked;
+                let slot = (floor.clamp(-1.0, bins) as i32 + 1) as u32;
+                slots[lane] = if unknown || masked { nowhere } else { slot };
+                unsure |= u32::from(unknown) << lane;
+            }
+            for slot in slots {
+                self.bins[slot as usize] += 1;
+            }
+            while unsure != 0 {
+                uncertain.push(first + unsure.trailing_zeros());
+                unsure &= unsure - 1;
             }
         }
         uncertain

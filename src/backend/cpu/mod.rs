@@ -91,8 +91,8 @@ impl Backend for Cpu {
         self.canonical
     }
 
-    fn cosine(&self, spec: &Cosine, pair: Pair) -> Result<Vec<f32>> {
-        self.install(|| cosine::cosine(self, spec, pair))
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
+        self.install(|| cosine::cosine(self, spec, pair, out))
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {

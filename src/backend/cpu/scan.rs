@@ -157,16 +157,4 @@ impl Scan<'_> {
     pub(crate) fn masked(&self, exclusions: &ChunkExclusions, rows: Range<usize>) -> Vec<Vec<(u32, Rule)>> {
         rows.map(|row| exclusions.of(self.queries, row)).collect()
     }
-
-    /// How queries and panels are split among `threads` threads: queries of a task (whole strips), panels of a task.
-    /// Keys are split only where there are too few queries to go round.
-    pub(crate) fn split(&self, threads: usize) -> (usize, usize) {
-        let (strips, panels) = (self.queries.rows().div_ceil(STRIP), self.keys.panel_count());
-        let tasks = 4 * threads;
-        if threads == 1 || strips >= tasks {
-            return (strips.div_ceil(tasks).max(1) * STRIP, panels.max(1));
-        }
-        let key_parts = tasks.div_ceil(strips.max(1)).min(panels.max(1));
-        (STRIP, panels.div_ceil(key_parts).max(1))
-    }
 }

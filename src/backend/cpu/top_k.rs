@@ -154,7 +154,7 @@ impl Call<'_> {
     /// Scans one chunk of keys; every query takes what it finds there.
     fn chunk(&self, scan: Scan, found: &mut [Found]) {
         let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
-        let (task_rows, task_panels) = scan.split(self.cpu.threads());
+        let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), self.cpu.threads());
         let panels: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
         found.par_chunks_mut(task_rows).enumerate().for_each(|(task, found)| {
             let rows = task * task_rows..task * task_rows + found.len();
