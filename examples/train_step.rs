@@ -7,6 +7,8 @@
 //! Both sides pass through one matrix `W`, dim × dim, that starts as the identity. Every eighth row is held out; recall
 //! is measured on those, each ranked against all keys.
 
+#![allow(clippy::print_stdout, reason = "an example says what it sees")]
+
 use std::fs;
 use std::path::Path;
 
