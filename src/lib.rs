@@ -24,3 +24,7 @@ pub use error::{Error, Result};
 pub use matrix::{Dtype, Element, Matrix, Rows, SharedBytes};
 pub use output::{Counts, Gradients, Loss, Neighbours, Rejected, RowStatistics, Rule, SpecialRows};
 pub use plan::Limits;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
