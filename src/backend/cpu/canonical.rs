@@ -47,14 +47,10 @@ fn has_low_part(dtype: Dtype) -> bool {
     dtype == Dtype::F32
 }
 
-/// Prepares row `row` of `matrix` into `scaled`, of length [`padded`].
-pub(crate) fn prepare(isa: Isa, matrix: &Matrix, row: usize, scaled: &mut [f32]) -> RowScale {
-    matrix.widen_row(row, scaled);
-    scaled[matrix.dim()..].fill(0.0);
-    isa.dispatch(Prepare { scaled, split: has_low_part(matrix.dtype()) })
-}
+/// Rows whose dot products are computed side by side: each is a chain of additions, four keep the processor busy.
+pub(crate) const SIDE_BY_SIDE: usize = 4;
 
-/// A prepared row on its own.
+/// A prepared row.
 pub(crate) struct Prepared {
     pub(crate) scaled: Vec<f32>,
     pub(crate) scale: RowScale,
@@ -79,13 +75,77 @@ impl Prepared {
 
     /// Takes the place of what it held.
     pub(crate) fn refill(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
-        self.scale = prepare(isa, matrix, row, &mut self.scaled);
+        self.widen(isa, matrix, row);
+        if self.scale.finite {
+            let square = isa.dispatch(Dots { x: [&self.scaled], y: [&self.scaled], split: self.split })[0];
+            self.scale.inverse = inverse_root(square);
+        }
     }
+
+    /// As [`Prepared::refill`], with the row's scale known.
+    pub(crate) fn refill_known(&mut self, isa: Isa, matrix: &Matrix, row: usize, scale: RowScale) {
+        self.widen(isa, matrix, row);
+        self.scale = scale;
+    }
+
+    /// Widens and scales; leaves the norm to the caller.
+    fn widen(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
+        matrix.widen_row(row, &mut self.scaled);
+        self.scaled[matrix.dim()..].fill(0.0);
+        self.scale = match isa.dispatch(ScaleRow { row: &mut self.scaled }) {
+            Some(exponent) => RowScale { exponent, inverse: 0.0, finite: true },
+            None => RowScale { exponent: 0, inverse: 0.0, finite: false },
+        };
+    }
+}
+
+/// `1 / √square`, and 0 for a zero row.
+fn inverse_root(square: f32) -> f32 {
+    if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
+}
+
+/// The scales of some rows, side by side.
+pub(crate) fn scales_of(
+    isa: Isa,
+    matrix: &Matrix,
+    rows: &[usize],
+    room: &mut [Prepared; SIDE_BY_SIDE],
+) -> Vec<RowScale> {
+    let mut scales = Vec::with_capacity(rows.len());
+    for group in rows.chunks(SIDE_BY_SIDE) {
+        for (prepared, row) in room.iter_mut().zip(group) {
+            prepared.widen(isa, matrix, *row);
+        }
+        let x = room.each_ref().map(|prepared| prepared.scaled.as_slice());
+        let squares = isa.dispatch(Dots { x, y: x, split: room[0].split });
+        for (prepared, square) in room.iter().zip(squares).take(group.len()) {
+            let inverse = if prepared.scale.finite { inverse_root(square) } else { 0.0 };
+            scales.push(RowScale { inverse, ..prepared.scale });
+        }
+    }
+    scales
 }
 
 /// The canonical score of two finite rows; `query` is the left side.
 pub(crate) fn score(isa: Isa, metric: Metric, query: &Prepared, key: &Prepared) -> f32 {
-    let dot = isa.dispatch(Dot { x: &query.scaled, y: &key.scaled, split: query.split || key.split });
+    let dot = isa.dispatch(Dots { x: [&query.scaled], y: [&key.scaled], split: query.split || key.split })[0];
+    finish(metric, dot, query, key)
+}
+
+/// The canonical scores of a query and keys, side by side.
+pub(crate) fn scores(
+    isa: Isa,
+    metric: Metric,
+    query: &Prepared,
+    keys: &[Prepared; SIDE_BY_SIDE],
+) -> [f32; SIDE_BY_SIDE] {
+    let x = [query.scaled.as_slice(); SIDE_BY_SIDE];
+    let y = keys.each_ref().map(|key| key.scaled.as_slice());
+    let dots = isa.dispatch(Dots { x, y, split: query.split || keys[0].split });
+    std::array::from_fn(|lane| finish(metric, dots[lane], query, &keys[lane]))
+}
+
+fn finish(metric: Metric, dot: f32, query: &Prepared, key: &Prepared) -> f32 {
     match metric {
         Metric::Cosine => ((dot * query.scale.inverse) * key.scale.inverse).clamp(-1.0, 1.0),
         Metric::Dot => unscale(dot, query.scale.exponent + key.scale.exponent),
@@ -103,33 +163,32 @@ fn unscale(value: f32, exponent: i32) -> f32 {
     }
 }
 
-struct Prepare<'a> {
-    scaled: &'a mut [f32],
-    split: bool,
+/// Scales a widened row in place; gives the exponent, or nothing where the row is not finite.
+struct ScaleRow<'a> {
+    row: &'a mut [f32],
 }
 
-impl Task for Prepare<'_> {
-    type Output = RowScale;
+impl Task for ScaleRow<'_> {
+    type Output = Option<i32>;
 
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) -> RowScale {
-        let largest = self.scaled.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
+    unsafe fn run<L: Lanes>(self) -> Option<i32> {
+        let largest = self.row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
         if largest >= f32::INFINITY.to_bits() {
-            return RowScale { exponent: 0, inverse: 0.0, finite: false };
+            return None;
         }
         if largest == 0 {
-            return RowScale { exponent: 0, inverse: 0.0, finite: true };
+            return Some(0);
         }
         let exponent = exponent_of(largest);
         // Two factors, since 2¹⁴⁹ and 2⁻¹²⁷ are no normal numbers.
         let half = -exponent / 2;
         let (first, second) = (power_of_two(half), power_of_two(-exponent - half));
-        for value in self.scaled.iter_mut() {
+        for value in self.row.iter_mut() {
             let scaled = *value * first * second;
             *value = if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
         }
-        let square = dot(self.scaled, self.scaled, self.split);
-        RowScale { exponent, inverse: 1.0 / square.sqrt(), finite: true }
+        Some(exponent)
     }
 }
 
@@ -146,52 +205,59 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-struct Dot<'a> {
-    x: &'a [f32],
-    y: &'a [f32],
+/// Dot products of scaled rows: sixteen partial sums in order, then pairs at distance 8, 4, 2, 1.
+struct Dots<'a, const N: usize> {
+    x: [&'a [f32]; N],
+    y: [&'a [f32]; N],
     split: bool,
 }
 
-impl Task for Dot<'_> {
-    type Output = f32;
+impl<const N: usize> Task for Dots<'_, N> {
+    type Output = [f32; N];
 
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) -> f32 {
-        dot(self.x, self.y, self.split)
+    unsafe fn run<L: Lanes>(self) -> [f32; N] {
+        let mut sums = [[0.0_f32; LANES]; N];
+        let x = self.x.map(|row| row.as_chunks::<LANES>().0);
+        let y = self.y.map(|row| row.as_chunks::<LANES>().0);
+        for block in 0..x[0].len() {
+            for row in 0..N {
+                match self.split {
+                    true => add_split(&mut sums[row], &x[row][block], &y[row][block]),
+                    false => add_whole(&mut sums[row], &x[row][block], &y[row][block]),
+                }
+            }
+        }
+        sums.map(|mut sums| {
+            for distance in [8, 4, 2, 1] {
+                for lane in 0..distance {
+                    sums[lane] += sums[lane + distance];
+                }
+            }
+            sums[0]
+        })
     }
 }
 
-/// The dot product of two scaled rows: sixteen partial sums in order, then pairs at distance 8, 4, 2, 1.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32], split: bool) -> f32 {
-    let mut sums = [0.0_f32; LANES];
-    let blocks = x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0);
-    if split {
-        for (x, y) in blocks {
-            let (x_high, x_low) = parts(x);
-            let (y_high, y_low) = parts(y);
-            for lane in 0..LANES {
-                let mut sum = sums[lane];
-                sum += x_high[lane] * y_high[lane];
-                sum += x_high[lane] * y_low[lane];
-                sum += x_low[lane] * y_high[lane];
-                sum += x_low[lane] * y_low[lane];
-                sums[lane] = sum;
-            }
-        }
-    } else {
-        for (x, y) in blocks {
-            for lane in 0..LANES {
-                sums[lane] += x[lane] * y[lane];
-            }
-        }
+fn add_whole(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
+    for lane in 0..LANES {
+        sums[lane] += x[lane] * y[lane];
     }
-    for distance in [8, 4, 2, 1] {
-        for lane in 0..distance {
-            sums[lane] += sums[lane + distance];
-        }
+}
+
+#[inline(always)]
+fn add_split(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
+    let (x_high, x_low) = parts(x);
+    let (y_high, y_low) = parts(y);
+    for lane in 0..LANES {
+        let mut sum = sums[lane];
+        sum += x_high[lane] * y_high[lane];
+        sum += x_high[lane] * y_low[lane];
+        sum += x_low[lane] * y_high[lane];
+        sum += x_low[lane] * y_low[lane];
+        sums[lane] = sum;
     }
-    sums[0]
 }
 
 /// High parts of 12 significant bits, and the exact remainders.

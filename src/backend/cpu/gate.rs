@@ -112,6 +112,10 @@ pub(crate) struct Gate<'a> {
     error: f64,
     /// The band as canonical scores; infinite where no canonical score lies outside.
     band: (f32, f32),
+    /// Approximate scores that are certain to lie inside the band.
+    certain: (f64, f64),
+    /// The largest f32 in units: the canonical dot product saturates there.
+    largest: f64,
     hardest: Candidates,
     drawn: Candidates,
     /// Positions of keys too near an edge of the band to be certain of the side.
@@ -138,6 +142,8 @@ impl<'a> Gate<'a> {
             unit,
             error,
             band: (lo, hi),
+            certain: (f64::from(lo) / unit + error, f64::from(hi) / unit - error),
+            largest: f64::from(f32::MAX) / unit,
             hardest: Candidates::new(wanted.hardest, error, worst_hard.map(|hit| f64::from(hit.score) / unit)),
             drawn: Candidates::new(wanted.drawn, draw_error, worst_drawn.map(|hit| f64::from(hit.draw))),
             uncertain: Vec::new(),
@@ -204,12 +210,9 @@ impl<'a> Gate<'a> {
     #[cold]
     #[inline(never)]
     pub(crate) fn offer(&mut self, approximate: f32, position: u32) {
-        // Saturated as the canonical dot product is, so that the bound holds for it too.
-        let largest = f64::from(f32::MAX) / self.unit;
-        let value = f64::from(approximate).clamp(-largest, largest);
-        let (lo, hi) = (f64::from(self.band.0) / self.unit, f64::from(self.band.1) / self.unit);
-        let certain = value - self.error >= lo && value + self.error <= hi;
-        if certain {
+        // Saturated as the canonical score is, so that the bound holds for it too.
+        let value = f64::from(approximate).clamp(-self.largest, self.largest);
+        if self.certain.0 <= value && value <= self.certain.1 {
             self.take(value, position);
         } else {
             self.uncertain.push(position);

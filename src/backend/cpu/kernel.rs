@@ -5,6 +5,12 @@
 
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
 
+/// Terms that are summed in registers before the sum is added to the result: short chains round little, long ones cost
+/// little.
+pub(crate) const CHAIN: usize = 64;
+/// How many inner indices ahead the right side is fetched into the first cache.
+const PREFETCH_STEPS: usize = 8;
+
 /// The operands of one product. All sizes are multiples of the register block: rows of [`STRIP`], columns of
 /// [`PANEL`]; `inner` is free.
 pub(crate) struct Product<'a> {
@@ -97,25 +103,34 @@ unsafe fn block<L: Lanes, const R: usize>(product: &Product, left: *const f32, r
 #[inline(always)]
 unsafe fn tile<L: Lanes, const R: usize>(product: &Product, left: *const f32, right: *const f32, out: *mut f32) {
     let (left_step, right_step) = (product.left_step, product.right_step);
-    // SAFETY: the caller vouches for the memory of the tile and for the set.
+    let (mut a, mut b) = (left, right);
+    let mut done = 0;
+    // SAFETY: the caller vouches for the memory of the tile and for the set; prefetching asks for no memory.
     unsafe {
-        let mut sums = [[L::splat(0.0); 2]; R];
-        let (mut a, mut b) = (left, right);
-        for _ in 0..product.inner {
-            let columns = [L::load(b), L::load(b.add(L::WIDTH))];
-            for (row, sum) in sums.iter_mut().enumerate() {
-                let x = L::splat(*a.add(row));
-                sum[0] = L::mul_add(x, columns[0], sum[0]);
-                sum[1] = L::mul_add(x, columns[1], sum[1]);
+        loop {
+            let mut sums = [[L::splat(0.0); 2]; R];
+            let chain = CHAIN.min(product.inner - done);
+            for _ in 0..chain {
+                L::prefetch(b.wrapping_add(PREFETCH_STEPS * right_step));
+                let columns = [L::load(b), L::load(b.add(L::WIDTH))];
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let x = L::splat(*a.add(row));
+                    sum[0] = L::mul_add(x, columns[0], sum[0]);
+                    sum[1] = L::mul_add(x, columns[1], sum[1]);
+                }
+                a = a.wrapping_add(left_step);
+                b = b.wrapping_add(right_step);
             }
-            a = a.wrapping_add(left_step);
-            b = b.wrapping_add(right_step);
-        }
-        for (row, sum) in sums.iter().enumerate() {
-            for (half, vector) in sum.iter().enumerate() {
-                let to = out.add(row * product.out_step + half * L::WIDTH);
-                let value = if product.accumulate { L::add(L::load(to), *vector) } else { *vector };
-                L::store(to, value);
+            for (row, sum) in sums.iter().enumerate() {
+                for (half, vector) in sum.iter().enumerate() {
+                    let to = out.add(row * product.out_step + half * L::WIDTH);
+                    let value = if product.accumulate || done > 0 { L::add(L::load(to), *vector) } else { *vector };
+                    L::store(to, value);
+                }
+            }
+            done += chain;
+            if done == product.inner {
+                return;
             }
         }
     }

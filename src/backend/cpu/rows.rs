@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::canonical::{Prepared, RowScale};
+use super::canonical::{Prepared, RowScale, scales_of};
 use super::lanes::{Isa, PANEL, STRIP};
 use crate::error::try_vec;
 use crate::error::{Error, Result};
@@ -18,16 +18,14 @@ const PREPARE_ROWS: usize = 256;
 
 /// Scales of all rows of a matrix, in parallel.
 pub(crate) fn scales(isa: Isa, matrix: &Matrix) -> Vec<RowScale> {
-    (0..matrix.rows())
+    let starts: Vec<usize> = (0..matrix.rows()).step_by(PREPARE_ROWS).collect();
+    starts
         .into_par_iter()
-        .with_min_len(PREPARE_ROWS)
-        .map_init(
-            || Prepared::empty(matrix),
-            |row, index| {
-                row.refill(isa, matrix, index);
-                row.scale
-            },
-        )
+        .flat_map_iter(|start| {
+            let rows: Vec<usize> = (start..matrix.rows().min(start + PREPARE_ROWS)).collect();
+            let mut room = std::array::from_fn(|_| Prepared::empty(matrix));
+            scales_of(isa, matrix, &rows, &mut room)
+        })
         .collect()
 }
 
@@ -134,6 +132,7 @@ pub(crate) struct KeyChunk<'a> {
     pub(crate) matrix: Matrix<'a>,
     /// The number of row 0 in the whole matrix.
     pub(crate) start: usize,
+    pub(crate) scales: Vec<RowScale>,
     /// Row of each position.
     pub(crate) kept: Vec<u32>,
     /// Position of each row, or [`NOWHERE`].
@@ -184,6 +183,7 @@ impl<'a> KeyChunk<'a> {
             zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
             skipped_rows,
             matrix,
+            scales,
             kept,
             position,
             panels,

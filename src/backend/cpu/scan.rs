@@ -19,18 +19,15 @@
 
 use std::ops::Range;
 
-use super::canonical::{Prepared, score};
+use super::canonical::{Prepared, SIDE_BY_SIDE, scores};
 use super::exclusions::ChunkExclusions;
-use super::kernel::Product;
+use super::kernel::{CHAIN, Product};
 use super::lanes::{Isa, PANEL, STRIP};
 use super::rows::{KeyChunk, QueryBlock};
 use crate::matrix::Dtype;
 use crate::output::Rule;
 use crate::plan::pieces;
 use crate::spec::Metric;
-
-/// Multiply-adds in a chain: short chains make the bound tight, long ones the tile cheap.
-const CHAIN: usize = 64;
 
 /// How far an approximate score of unit rows can lie from the canonical one. `split`: whether a row is f32.
 pub(crate) fn error_bound(dim: usize, split: bool) -> f64 {
@@ -92,11 +89,17 @@ impl Scan<'_> {
         if items.is_empty() {
             return;
         }
-        let query = Prepared::new(self.isa, &self.queries.matrix, row);
-        let mut key = Prepared::empty(&self.keys.matrix);
-        for item in items {
-            key.refill(self.isa, &self.keys.matrix, self.keys.kept[position(*item) as usize] as usize);
-            take(*item, score(self.isa, self.metric, &query, &key));
+        let (queries, keys) = (self.queries, self.keys);
+        let mut query = Prepared::empty(&queries.matrix);
+        query.refill_known(self.isa, &queries.matrix, row, queries.scales[row]);
+        let mut room: [Prepared; SIDE_BY_SIDE] = std::array::from_fn(|_| Prepared::empty(&keys.matrix));
+        for group in items.chunks(SIDE_BY_SIDE) {
+            for (key, item) in room.iter_mut().zip(group) {
+                let row = keys.kept[position(*item) as usize] as usize;
+                key.refill_known(self.isa, &keys.matrix, row, keys.scales[row]);
+            }
+            let found = scores(self.isa, self.metric, &query, &room);
+            group.iter().zip(found).for_each(|(item, score)| take(*item, score));
         }
     }
 
@@ -116,23 +119,21 @@ impl Scan<'_> {
             let columns = group.len() * PANEL;
             for strip in pieces(rows.len(), STRIP) {
                 let strip = rows.start + strip.start..rows.start + strip.end;
-                for chain in pieces(dim, CHAIN) {
-                    let product = Product {
-                        left: &self.queries.strips[strip.start * dim + chain.start * STRIP..],
-                        left_strip: 0,
-                        left_step: STRIP,
-                        right: &self.keys.panels[(group.start * dim + chain.start) * PANEL..],
-                        right_panel: PANEL * dim,
-                        right_step: PANEL,
-                        out: &mut tile,
-                        out_step: columns,
-                        rows: STRIP,
-                        columns,
-                        inner: chain.len(),
-                        accumulate: chain.start > 0,
-                    };
-                    product.run(self.isa);
-                }
+                let product = Product {
+                    left: &self.queries.strips[strip.start * dim..],
+                    left_strip: 0,
+                    left_step: STRIP,
+                    right: &self.keys.panels[group.start * PANEL * dim..],
+                    right_panel: PANEL * dim,
+                    right_step: PANEL,
+                    out: &mut tile,
+                    out_step: columns,
+                    rows: STRIP,
+                    columns,
+                    inner: dim,
+                    accumulate: false,
+                };
+                product.run(self.isa);
                 for (row, scores) in strip.zip(tile.chunks_mut(columns)) {
                     if self.queries.scales[row].finite {
                         let first = (group.start * PANEL) as u32;

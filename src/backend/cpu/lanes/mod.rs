@@ -35,6 +35,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// See the trait; `WIDTH` values must be writable at `to`.
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// Asks for two vectors from an address on; any address will do.
+    /// # Safety
+    /// See the trait.
+    unsafe fn prefetch(from: *const f32);
     /// # Safety
     /// See the trait.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
