@@ -2,7 +2,8 @@
 
 Every measurement is a process of its own with the same number of threads: it warms up, runs for a second and at least
 five times, and reports the median. Rounds go through all contenders in turn, in an order that rotates, so that drift of
-the machine hits all alike; the figure is the median over the rounds. Peak memory is that of the process, preparation included.
+the machine hits all alike; the figure is the median over the rounds. Peak memory is that of the process, preparation
+included.
 
 Rows are seeded Gaussian numbers. FAISS, numpy and PyTorch get rows that are normalised and an index that is built
 before the clock starts; `cosmine bench` normalises and packs within the time.
