@@ -21,7 +21,7 @@ const EPOCHS: usize = 5;
 const BATCH: usize = 250;
 const NEGATIVES: usize = 4;
 const TEMPERATURE: f32 = 0.05;
-const LEARNING_RATE: f32 = 0.3;
+const LEARNING_RATE: f32 = 1.0;
 
 /// The bytes behind the header of a version 1 npy file.
 fn npy(name: &str) -> Result<Vec<u8>> {

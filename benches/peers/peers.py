@@ -2,7 +2,8 @@
 
 Every measurement is a process of its own with the same number of threads: it warms up, runs for a second and at least
 five times, and reports the median. Rounds go through all contenders in turn, in an order that rotates, so that drift of
-the machine hits all alike; the figure is the median over the rounds. Peak memory is that of the process.
+the machine hits all alike; the figure is the median over the rounds. Peak memory is that of the process, preparation
+included.
 
 Rows are seeded Gaussian numbers. FAISS, numpy and PyTorch get rows that are normalised and an index that is built
 before the clock starts; `cosmine bench` normalises and packs within the time.
@@ -30,6 +31,7 @@ CASES = {
     "info_nce_grad": [(1024, 1024, 384), (4096, 4096, 384)],
 }
 K = 16
+PACKAGES = ("numpy", "faiss-cpu", "torch")
 
 
 def run_process(command, threads):
@@ -58,8 +60,8 @@ def plan(arguments, op, shape):
     here = pathlib.Path(__file__).with_name("contenders.py")
     others = [
         (name, [sys.executable, str(here), name, json.dumps([*shape, K]), str(arguments.threads)])
-        for name, (library, its_op, _) in contenders.CONTENDERS.items()
-        if its_op == op and contenders.version(library)
+        for name, (package, its_op, _) in contenders.CONTENDERS.items()
+        if its_op == op and contenders.version(package)
     ]
     return own + others
 
@@ -147,14 +149,14 @@ def main():
     parser.add_argument("--json", default="benches/results/peers.json", help="where the figures go")
     arguments = parser.parse_args()
     report = {
-        "command": "benches/peers/run " + " ".join(sys.argv[3:]),
+        "command": " ".join(["benches/peers/run", *sys.argv[3:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": output_of("git", "describe", "--always", "--dirty"),
         "versions": {
             "cosmine": output_of(arguments.cosmine, "--version"),
             "rustc": output_of("rustc", "--version"),
             "python": platform.python_version(),
-            **{library: contenders.version(library) for library in ("numpy", "faiss", "torch")},
+            **{package: contenders.version(package) for package in PACKAGES},
         },
         "machine": machine(),
         "threads": arguments.threads,
@@ -171,8 +173,8 @@ def main():
     table(report["results"])
     print(f"\nratio: time over that of cosmine f32; above 1 is slower. {arguments.threads} threads, "
           f"median of {arguments.rounds} rounds, {report['machine']['processor']}")
-    for library in ("numpy", "faiss", "torch"):
-        print(f"{library}: {report['versions'][library] or 'absent, not measured'}")
+    for package in PACKAGES:
+        print(f"{package}: {report['versions'][package] or 'absent, not measured'}")
     if "neighbours_shared_with_faiss" in report:
         print(f"neighbours shared with FAISS on the same rows: {report['neighbours_shared_with_faiss']:.6f}")
     path = pathlib.Path(arguments.json)
