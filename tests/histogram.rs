@@ -11,7 +11,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 fn random_spec(rng: &mut StdRng, queries: usize, keys: usize) -> Histogram {
-    let bins = *[1, 2, 7, 200, 4096, 1 << 20].get(rng.random_range(0..6)).unwrap();
+    let bins = match rng.random_range(0..100) {
+        0 => Histogram::MAX_BINS,
+        choice => [1, 2, 7, 200, 4096][choice % 5],
+    };
     let lo: f32 = rng.random_range(-1.1..0.9);
     let mut exclude = Exclude::default();
     if rng.random() {

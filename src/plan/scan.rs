@@ -106,7 +106,7 @@ mod tests {
     fn pieces_cover_all_rows_once() {
         assert_eq!(pieces(10, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
         assert_eq!(pieces(0, 4).count(), 0);
-        assert_eq!(at_least_one_piece(0, 4).collect::<Vec<_>>(), [0..0]);
+        assert!(at_least_one_piece(0, 4).eq(std::iter::once(0..0)));
         assert_eq!(at_least_one_piece(9, 4).collect::<Vec<_>>(), [0..4, 4..8, 8..9]);
     }
 }

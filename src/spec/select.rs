@@ -73,7 +73,7 @@ impl Select {
         let i = (m >> 23 & 255) as usize;
         let f = m >> 10 & 8191;
         let (low, high) = (LOG2_TABLE[i], LOG2_TABLE[i + 1]);
-        ((31 - shift) << 26) + low + ((high - low) * f >> 13)
+        ((31 - shift) << 26) + low + (((high - low) * f) >> 13)
     }
 
     /// A Gumbel variate in units of 2⁻¹⁶ from 32 random bits.
@@ -92,7 +92,7 @@ impl Select {
         } else {
             let w = v.wrapping_neg();
             let bits = (32 << 26) - Select::log2(w);
-            ((u64::from(bits) * LN_2 >> 31) as u32, 27)
+            (((u64::from(bits) * LN_2) >> 31) as u32, 27)
         };
         let log2 = i64::from(Select::log2(e.max(1))) - (fraction_bits << 26);
         ((-log2 * LN_2 as i64) >> 42) as i32
