@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::Buffer;
+use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
 use arrow_ipc::{Block, Footer, root_as_footer};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use cosmine::{Dtype, Error, Matrix, Result, Rows};
 use super::arrow_check::{BatchSummary, check_batch};
 use super::column::{Column, Lists};
 use super::error::{InFile, bad};
+use super::guard::guarded;
 use super::mapped::{Map, Window, check_range};
 
 const MAGIC: &[u8] = b"ARROW1";
@@ -41,7 +43,8 @@ impl ArrowFile {
         if !schema.endianness().equals_to_target_endianness() {
             return Err(bad(path, "is big-endian; write it again on a little-endian machine"));
         }
-        let schema = Arc::new(arrow_ipc::convert::try_fb_to_schema(schema).while_doing(path, "schema")?);
+        let schema =
+            Arc::new(guarded(|| try_fb_to_schema(schema)).while_doing(path, "schema")?.while_doing(path, "schema")?);
         let column = Column::choose(&schema, name).in_file(path)?;
         let blocks: Vec<Block> =
             footer.recordBatches().map(|blocks| blocks.iter().copied().collect()).unwrap_or_default();
@@ -100,7 +103,7 @@ impl ArrowFile {
         let start = block.offset() as usize;
         let range = start..start + block.metaDataLength() as usize + block.bodyLength() as usize;
         let bytes = Buffer::from(Bytes::from_owner(Window::new(&self.map, range)));
-        let decoded = self.decoder.read_record_batch(block, &bytes).map_err(|error| error.to_string())?;
+        let decoded = guarded(|| self.decoder.read_record_batch(block, &bytes))?.map_err(|error| error.to_string())?;
         let decoded = decoded.ok_or("is no record batch")?;
         let rows = self.starts[batch + 1] - self.starts[batch];
         match decoded.num_rows() == rows {

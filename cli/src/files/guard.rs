@@ -1,5 +1,5 @@
-//! Panics of a decoder turned into errors. The parquet library checks most of what a damaged page says and trips over
-//! the rest.
+//! Panics of a decoder turned into errors. The libraries for parquet and Arrow check most of what a damaged file says
+//! and trip over the rest.
 
 use std::any::Any;
 use std::cell::Cell;
