@@ -1,0 +1,62 @@
+//! Files that appear under their name only when they are complete.
+
+use std::fs::{File, Permissions};
+use std::path::{Path, PathBuf};
+
+use cosmine::Result;
+use tempfile::NamedTempFile;
+
+use super::error::{InFile, bad};
+
+/// A file under a temporary name in the directory of its target. [`AtomicFile::finish`] gives it its name; dropped
+/// without, it is removed.
+pub(super) struct AtomicFile {
+    temporary: NamedTempFile,
+    /// The path as it was given, for errors.
+    path: PathBuf,
+    /// The file that is replaced: the path with links followed.
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    pub(super) fn create(path: &Path) -> Result<AtomicFile> {
+        let target = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(bad(path, "is a directory; name a file")),
+            Ok(found) if !found.is_file() => return Err(bad(path, "is not a regular file and cannot be replaced")),
+            Ok(_) => path.canonicalize().while_doing(path, "cannot be written")?,
+            Err(_) => path.to_owned(),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".cosmine-").suffix(".tmp");
+        #[cfg(unix)]
+        // What a newly made file gets, less the umask; the default for temporary files would hide it from others.
+        builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
+        let temporary = builder.tempfile_in(directory(&target)).while_doing(path, "cannot be written")?;
+        Ok(AtomicFile { temporary, path: path.to_owned(), target })
+    }
+
+    pub(super) fn file(&mut self) -> &mut File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Puts the bytes on the disk, then the name on the file.
+    pub(super) fn finish(self) -> Result<()> {
+        let AtomicFile { temporary, path, target } = self;
+        temporary.as_file().sync_all().while_doing(&path, "cannot be written")?;
+        temporary.persist(&target).while_doing(&path, "cannot be renamed to its place")?;
+        // The name itself must reach the disk too. Not every file system lets a directory be synchronised.
+        #[cfg(unix)]
+        if let Ok(directory) = File::open(directory(&target)) {
+            let _ = directory.sync_all();
+        }
+        Ok(())
+    }
+}
+
+/// The directory in which `path` lies.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,3 @@
+//! What the command `cosmine` is made of, apart from its main function.
+
+pub mod files;
