@@ -35,8 +35,15 @@ impl AtomicFile {
         Ok(AtomicFile { temporary, path: path.to_owned(), target })
     }
 
-    pub(super) fn file(&mut self) -> &mut File {
-        self.temporary.as_file_mut()
+    /// A handle to write with.
+    pub(super) fn handle(&self) -> Result<File> {
+        self.temporary.as_file().try_clone().while_doing(&self.path, "cannot be written")
+    }
+
+    /// An unnamed file beside the target, for what must wait until something else is written. It is gone when its
+    /// handle is.
+    pub(super) fn spool(&self) -> Result<File> {
+        tempfile::tempfile_in(directory(&self.target)).while_doing(&self.path, "a temporary file beside it")
     }
 
     /// Puts the bytes on the disk, then the name on the file.

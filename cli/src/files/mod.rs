@@ -24,6 +24,8 @@ mod error;
 mod mapped;
 mod npy;
 mod open;
+mod write;
 
 pub use npy::{KeySet, read_indices, read_mask_or_indices, write_npy};
 pub use open::{OpenOptions, open};
+pub use write::{NeighbourBlock, Writer};

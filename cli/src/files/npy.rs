@@ -280,8 +280,8 @@ pub fn write_npy(path: &Path, rows: usize, dim: usize, data: &[f32]) -> Result<(
     if rows.checked_mul(dim) != Some(data.len()) {
         return Err(bad(path, format!("{rows} rows × {dim} asked of {} elements", data.len())));
     }
-    let mut file = AtomicFile::create(path)?;
-    let mut out = BufWriter::new(file.file());
+    let file = AtomicFile::create(path)?;
+    let mut out = BufWriter::new(file.handle()?);
     let written = out.write_all(&header("<f4", &[rows, dim])).and_then(|()| {
         data.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
         out.flush()
