@@ -27,3 +27,28 @@ impl<T, E: Display> InFile<T> for std::result::Result<T, E> {
         self.map_err(|error| bad(path, format!("{what}: {error}")))
     }
 }
+
+/// Names in backticks, cut short where they are many.
+pub(super) fn list(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        len if len > SHOWN => format!("{} and {} more", shown.join(", "), len - SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+/// The one name that fits, or the words that ask for one.
+pub(super) fn choose(
+    kind: &str,
+    wanted: &str,
+    fitting: &[String],
+    all: &[String],
+) -> std::result::Result<String, String> {
+    match fitting {
+        [name] => Ok(name.clone()),
+        [] => Err(format!("has no {wanted}; of these {kind}s none is: {}", list(all))),
+        _ => Err(format!("has several {kind}s that fit, {}; name one, as in `path:{}`", list(fitting), fitting[0])),
+    }
+}

@@ -1,63 +1,34 @@
 //! Embeddings in a mapped file: rows at a fixed stride.
 
-use std::fs::{File, Metadata};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use cosmine::{Dtype, Matrix, Result, Rows};
 use memmap2::{Mmap, MmapOptions};
 
 use super::error::{InFile, bad};
+use super::source::Source;
 
 /// A file in memory, read only.
 pub(super) struct Map {
-    path: PathBuf,
-    file: File,
-    stamp: Stamp,
+    source: Source,
     map: Mmap,
-}
-
-/// What tells that a file is still the one that was opened.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp { bytes: metadata.len(), modified: metadata.modified().ok() }
-    }
-}
-
-/// Opens a regular file for reading.
-pub(super) fn open_file(path: &Path) -> Result<(File, Metadata)> {
-    // Asked before opening, which would wait for a writer where the path is a pipe.
-    let found = std::fs::metadata(path).while_doing(path, "cannot be opened")?;
-    if !found.is_file() {
-        let kind = if found.is_dir() { "a directory" } else { "not a regular file" };
-        return Err(bad(path, format!("is {kind}; name a file")));
-    }
-    let file = File::open(path).while_doing(path, "cannot be opened")?;
-    let metadata = file.metadata().while_doing(path, "cannot be opened")?;
-    Ok((file, metadata))
 }
 
 impl Map {
     pub(super) fn open(path: &Path) -> Result<Arc<Map>> {
-        let (file, metadata) = open_file(path)?;
-        let len = usize::try_from(metadata.len()).map_err(|_| bad(path, "is larger than the address space"))?;
-        // SAFETY: the map is read only and private to this process, and its bytes are read as plain integers, for
-        // which every value is valid. Another process may still change the file: `unchanged` is asked before each
-        // read, and the module's documentation states what remains.
-        let map = unsafe { MmapOptions::new().len(len).map(&file) }.while_doing(path, "cannot be mapped")?;
-        Ok(Arc::new(Map { path: path.to_owned(), file, stamp: Stamp::of(&metadata), map }))
+        let source = Source::open(path)?;
+        let len = usize::try_from(source.bytes()).map_err(|_| bad(path, "is larger than the address space"))?;
+        // SAFETY: the map is read only, and its bytes are read as plain integers, for which every value is valid.
+        // Another process may still change the file: `Source::unchanged` is asked before each read, and the module's
+        // documentation states what remains.
+        let map = unsafe { MmapOptions::new().len(len).map(source.file()) }.while_doing(path, "cannot be mapped")?;
+        Ok(Arc::new(Map { source, map }))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -66,11 +37,7 @@ impl Map {
 
     /// An error where the file was changed since it was opened.
     pub(super) fn unchanged(&self) -> Result<()> {
-        let metadata = self.file.metadata().in_file(&self.path)?;
-        match Stamp::of(&metadata) == self.stamp {
-            true => Ok(()),
-            false => Err(bad(&self.path, "was changed while it was being read; start again")),
-        }
+        self.source.unchanged()
     }
 }
 
@@ -159,6 +126,18 @@ impl Mapped {
             ));
         }
         Ok(Mapped { map, layout, stride })
+    }
+
+    /// An error where bytes follow the last row.
+    pub(super) fn exact_end(&self) -> Result<()> {
+        let (end, len) = (self.layout.end(), self.map.bytes().len());
+        match end == Some(len) {
+            true => Ok(()),
+            false => {
+                let end = end.unwrap_or(len);
+                Err(bad(self.map.path(), format!("the header describes {end} bytes, the file has {len}")))
+            }
+        }
     }
 
     fn check_row_headers(&self, first_row: usize, bytes: &[u8]) -> Result<()> {

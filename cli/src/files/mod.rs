@@ -19,13 +19,23 @@
 //! computation on its rows ends the process with SIGBUS, as it does for every program that maps files; replace a file
 //! by renaming a new one over it, which is safe at any time.
 
+mod arrow;
+mod arrow_check;
 mod atomic;
+mod column;
 mod error;
 mod mapped;
 mod npy;
 mod open;
+mod pairs;
+mod parquet;
+mod raw;
+mod safetensors;
+mod source;
+mod thrift;
 mod write;
 
 pub use npy::{KeySet, read_indices, read_mask_or_indices, write_npy};
 pub use open::{OpenOptions, open};
+pub use pairs::read_pairs;
 pub use write::{NeighbourBlock, Writer};

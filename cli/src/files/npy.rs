@@ -164,7 +164,7 @@ pub(super) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Mapped> {
     };
     let layout = Layout { offset, rows, dim, dtype, row_header: 0 };
     let mapped = Mapped::new(Arc::clone(&map), layout)?;
-    exact_end(layout.end(), map.bytes()).in_file(path)?;
+    mapped.exact_end()?;
     Ok(mapped)
 }
 

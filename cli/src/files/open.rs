@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use cosmine::{Dtype, Error, Rows};
 
+use super::arrow::ArrowFile;
 use super::error::bad;
-use super::npy;
+use super::parquet::ParquetFile;
+use super::{npy, raw, safetensors};
 
 /// How to read a file of embeddings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct OpenOptions {
     pub dtype: Option<Dtype>,
 }
 
+/// Extensions of files that hold several arrays by name.
+const NAMED: [&str; 5] = ["safetensors", "parquet", "arrow", "feather", "ipc"];
 const EXTENSIONS: &str = ".npy, .safetensors, .parquet, .arrow, .feather, .ipc, .fvecs, .fbin, .f16bin";
 
 /// Opens a file of embeddings, rows × dim of f16, bf16 or f32; see the [module](super) for the formats.
@@ -27,14 +31,19 @@ const EXTENSIONS: &str = ".npy, .safetensors, .parquet, .arrow, .feather, .ipc, 
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Rows + Send + Sync>, Error> {
     let (path, name) = split_name(path, options);
     let name = name.as_deref();
-    let rows: Box<dyn Rows + Send + Sync> = match extension(&path).as_str() {
+    let kind = extension(&path);
+    if name.is_some() && !NAMED.contains(&kind.as_str()) {
+        return Err(bad(&path, format!("`.{kind}` holds one array without a name; leave the name out")));
+    }
+    let rows: Box<dyn Rows + Send + Sync> = match kind.as_str() {
         "npy" => Box::new(npy::open(&path, options.dtype)?),
-        other => {
-            return Err(bad(
-                &path,
-                format!("`.{other}` is not a file of embeddings; {EXTENSIONS} are read ({name:?})"),
-            ));
-        }
+        "safetensors" => Box::new(safetensors::open(&path, name)?),
+        "arrow" | "feather" | "ipc" => Box::new(ArrowFile::open(&path, name)?),
+        "parquet" => Box::new(ParquetFile::open(&path, name)?),
+        "fvecs" => Box::new(raw::open_fvecs(&path)?),
+        "fbin" => Box::new(raw::open_bin(&path, Dtype::F32)?),
+        "f16bin" => Box::new(raw::open_bin(&path, Dtype::F16)?),
+        _ => return Err(bad(&path, format!("`.{kind}` is no file of embeddings; {EXTENSIONS} are"))),
     };
     match options.dtype {
         Some(dtype) if dtype != rows.dtype() => {
@@ -53,9 +62,7 @@ pub(super) fn extension(path: &Path) -> String {
 fn split_name(path: &Path, options: &OpenOptions) -> (PathBuf, Option<String>) {
     let whole = (path.to_owned(), options.name.clone());
     let Some(text) = path.to_str().filter(|_| !path.exists()) else { return whole };
-    let named = |(at, _): &(usize, &str)| {
-        ["safetensors", "parquet", "arrow", "feather", "ipc"].contains(&extension(Path::new(&text[..*at])).as_str())
-    };
+    let named = |(at, _): &(usize, &str)| NAMED.contains(&extension(Path::new(&text[..*at])).as_str());
     match text.match_indices(':').find(named) {
         Some((at, _)) => (PathBuf::from(&text[..at]), Some(text[at + 1..].to_owned())),
         None => whole,
