@@ -79,7 +79,7 @@ impl Drop for Window {
 /// Where the rows lie in a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// Byte of the first element of row 0.
+    /// Byte where row 0 begins, with its header where it has one.
     pub(super) offset: usize,
     pub(super) rows: usize,
     pub(super) dim: usize,
@@ -172,7 +172,7 @@ impl Rows for Mapped {
         let Layout { offset, rows, dim, dtype, row_header } = self.layout;
         check_range(self.map.path(), &range, rows)?;
         self.map.unchanged()?;
-        let start = offset - row_header + range.start * self.stride;
+        let start = offset + range.start * self.stride;
         let window = Window::new(&self.map, start..start + range.len() * self.stride);
         if row_header > 0 {
             self.check_row_headers(range.start, window.as_ref())?;

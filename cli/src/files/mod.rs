@@ -24,6 +24,7 @@ mod arrow_check;
 mod atomic;
 mod column;
 mod error;
+mod guard;
 mod mapped;
 mod npy;
 mod open;

@@ -14,7 +14,7 @@ use cosmine::Result;
 
 use super::error::{InFile, bad, list};
 use super::open::extension;
-use super::parquet::Table;
+use super::parquet::{Table, next_batch};
 use super::source::Source;
 
 /// Reads (query, key) pairs, in the order of the file.
@@ -77,8 +77,8 @@ fn read_parquet(path: &Path) -> Result<Vec<(usize, usize)>> {
     let table = Table::open(path)?;
     let [query, key] = pair_columns(table.schema()).in_file(path)?;
     let mut pairs = Vec::new();
-    for batch in table.batches(&[query, key], 0, 1 << 14)? {
-        let batch = batch.while_doing(path, &format!("behind row {}", pairs.len()))?;
+    let mut batches = table.batches(&[query, key], 0, 1 << 14)?;
+    while let Some(batch) = next_batch(&mut batches, path, pairs.len())? {
         // A projection keeps the order of the file.
         let (first, second) = if query < key { (0, 1) } else { (1, 0) };
         let queries = numbers(batch.column(first), pairs.len()).in_file(path)?;

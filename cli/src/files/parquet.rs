@@ -1,11 +1,11 @@
 //! Parquet: embeddings in a column of lists, read page by page.
 
-use std::io::Cursor;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
 use cosmine::{Dtype, Matrix, Result, Rows};
 use parquet::arrow::ProjectionMask;
@@ -19,6 +19,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::arrow::reserved;
 use super::column::{Column, Lists};
 use super::error::{InFile, bad};
+use super::guard::guarded;
 use super::mapped::check_range;
 use super::source::Source;
 use super::thrift;
@@ -65,7 +66,7 @@ impl Table {
         self.starts[self.starts.len() - 1]
     }
 
-    /// Batches of `columns` from row `first` on.
+    /// Batches of `columns` from row `first` on; see [`next_batch`].
     pub(super) fn batches(
         &self,
         columns: &[usize],
@@ -78,13 +79,15 @@ impl Table {
             self.metadata.clone(),
         );
         let projection = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
-        builder
-            .with_row_groups((group..self.starts.len() - 1).collect())
-            .with_projection(projection)
-            .with_offset(first - self.starts[group])
-            .with_batch_size(batch_rows)
-            .build()
-            .in_file(self.path())
+        let built = guarded(|| {
+            builder
+                .with_row_groups((group..self.starts.len() - 1).collect())
+                .with_projection(projection)
+                .with_offset(first - self.starts[group])
+                .with_batch_size(batch_rows)
+                .build()
+        });
+        built.in_file(self.path())?.in_file(self.path())
     }
 }
 
@@ -105,7 +108,7 @@ fn metadata(source: &Source) -> Result<ParquetMetaData> {
     let start = start.ok_or_else(|| bad(path, format!("says its footer has {len} bytes, more than the file")))?;
     let bytes = source.read_at(start, len as usize).in_file(path)?;
     thrift::check_footer(&bytes).while_doing(path, "footer")?;
-    ParquetMetaDataReader::decode_metadata(&bytes).while_doing(path, "footer")
+    guarded(|| ParquetMetaDataReader::decode_metadata(&bytes)).while_doing(path, "footer")?.while_doing(path, "footer")
 }
 
 /// The library asserts that these are not negative.
@@ -134,19 +137,39 @@ impl Length for Checked {
 }
 
 impl ChunkReader for Checked {
-    type T = Cursor<Vec<u8>>;
+    type T = PageHeader;
 
     /// The library reads page headers this way, and nothing else.
     fn get_read(&self, start: u64) -> std::result::Result<Self::T, ParquetError> {
         const HEADER_BYTES: u64 = 1 << 14;
         let len = self.0.bytes().saturating_sub(start).min(HEADER_BYTES);
         let bytes = self.0.read_at(start, len as usize)?;
-        thrift::check_page(&bytes).map_err(|what| ParquetError::General(format!("page at byte {start}: {what}")))?;
-        Ok(Cursor::new(bytes))
+        Ok(PageHeader { bytes, read: 0, start })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> std::result::Result<Bytes, ParquetError> {
         Ok(self.0.read_at(start, length)?.into())
+    }
+}
+
+/// The header of a page and what follows it. It is checked when it is read: the library also asks for this where it
+/// knows the header already, and then `start` lies behind it.
+struct PageHeader {
+    bytes: Vec<u8>,
+    read: usize,
+    start: u64,
+}
+
+impl Read for PageHeader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.read == 0 {
+            let damaged =
+                |what| std::io::Error::new(ErrorKind::InvalidData, format!("page at byte {}: {what}", self.start));
+            thrift::check_page(&self.bytes).map_err(damaged)?;
+        }
+        let read = (&self.bytes[self.read..]).read(out)?;
+        self.read += read;
+        Ok(read)
     }
 }
 
@@ -205,7 +228,7 @@ impl ParquetFile {
         while rows > 0 {
             let array = match position.rest.take() {
                 Some(rest) => rest,
-                None => next_batch(&mut position.batches, path, position.row)?,
+                None => next_array(&mut position.batches, path, position.row)?,
             };
             let taken = rows.min(array.len());
             let lists = Lists::of(&array.slice(0, taken), Some(self.dim), position.row).in_file(path)?;
@@ -218,9 +241,20 @@ impl ParquetFile {
     }
 }
 
-fn next_batch(batches: &mut ParquetRecordBatchReader, path: &Path, row: usize) -> Result<ArrayRef> {
-    match batches.next() {
-        Some(batch) => Ok(Arc::clone(batch.while_doing(path, &format!("behind row {row}"))?.column(0))),
+/// The next batch, or `None` at the end. `row` is the number of its first row.
+pub(super) fn next_batch(
+    batches: &mut ParquetRecordBatchReader,
+    path: &Path,
+    row: usize,
+) -> Result<Option<RecordBatch>> {
+    let batch = guarded(|| batches.next()).while_doing(path, &format!("behind row {row}"))?;
+    batch.transpose().while_doing(path, &format!("behind row {row}"))
+}
+
+/// The column in the next batch, which must be there.
+fn next_array(batches: &mut ParquetRecordBatchReader, path: &Path, row: usize) -> Result<ArrayRef> {
+    match next_batch(batches, path, row)? {
+        Some(batch) => Ok(Arc::clone(batch.column(0))),
         None => Err(bad(path, format!("ends before row {row}, which its footer counts; is it damaged?"))),
     }
 }
@@ -231,7 +265,7 @@ fn first_dim(table: &Table, column: &Column) -> Result<usize> {
     if table.rows() == 0 {
         return Err(bad(path, "has no row, so its dim is unknown; write a fixed-size list"));
     }
-    let array = next_batch(&mut table.batches(&[column.index], 0, 1)?, path, 0)?;
+    let array = next_array(&mut table.batches(&[column.index], 0, 1)?, path, 0)?;
     match Lists::of(&array, None, 0).in_file(path)?.dim {
         0 => Err(bad(path, "row 0 is empty; a row needs at least one element")),
         dim => Ok(dim),

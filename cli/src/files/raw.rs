@@ -17,7 +17,7 @@ pub(super) fn open_fvecs(path: &Path) -> Result<Mapped> {
     };
     let dim = i32::from_le_bytes([a, b, c, d]);
     let layout = Layout {
-        offset: 4,
+        offset: 0,
         rows: 0,
         dim: usize::try_from(dim).map_err(|_| bad(path, format!("row 0 says dim {dim}")))?,
         dtype: Dtype::F32,

@@ -4,9 +4,9 @@
 /// Deeper structures than parquet has are refused, in headers and in schemas.
 const MAX_DEPTH: usize = 64;
 /// A page may say that it is so much larger than its compressed form.
-const MAX_EXPANSION: i64 = 4096;
-/// Or so large, whatever its compressed form.
-const MAX_FREE_BYTES: i64 = 64 << 20;
+const MAX_EXPANSION: i64 = 1024;
+/// Or so large, whatever its compressed form. Pages have about 1 MiB.
+const MAX_FREE_BYTES: i64 = 16 << 20;
 
 type Checked<T> = Result<T, String>;
 

@@ -1,7 +1,7 @@
 //! One JSON object per negative and line.
 
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Stdout, Write, stdout};
+use std::io::{BufWriter, ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use cosmine::Result;
@@ -12,7 +12,7 @@ use crate::files::error::InFile;
 
 enum Target {
     File(AtomicFile, BufWriter<File>),
-    Stdout(BufWriter<Stdout>),
+    Stream(BufWriter<Box<dyn Write + Send>>),
     Closed,
 }
 
@@ -29,7 +29,11 @@ impl Jsonl {
     }
 
     pub(super) fn stdout() -> Jsonl {
-        Jsonl { target: Target::Stdout(BufWriter::with_capacity(1 << 16, stdout())), path: PathBuf::from("-") }
+        Jsonl::stream(Box::new(stdout()))
+    }
+
+    fn stream(out: Box<dyn Write + Send>) -> Jsonl {
+        Jsonl { target: Target::Stream(BufWriter::with_capacity(1 << 16, out)), path: PathBuf::from("-") }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -39,7 +43,7 @@ impl Jsonl {
     pub(super) fn append(&mut self, block: NeighbourBlock<'_>) -> Result<()> {
         let written = match &mut self.target {
             Target::File(_, out) => write_lines(out, block),
-            Target::Stdout(out) => write_lines(out, block),
+            Target::Stream(out) => write_lines(out, block),
             Target::Closed => Ok(()),
         };
         self.end_quietly(written)
@@ -48,7 +52,7 @@ impl Jsonl {
     pub(super) fn finish(mut self) -> Result<()> {
         match &mut self.target {
             Target::File(_, out) => out.flush().while_doing(&self.path, "cannot be written")?,
-            Target::Stdout(out) => {
+            Target::Stream(out) => {
                 let flushed = out.flush();
                 self.end_quietly(flushed)?;
             }
@@ -67,7 +71,7 @@ impl Jsonl {
     fn end_quietly(&mut self, written: std::io::Result<()>) -> Result<()> {
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                if let Target::Stdout(out) = std::mem::replace(&mut self.target, Target::Closed) {
+                if let Target::Stream(out) = std::mem::replace(&mut self.target, Target::Closed) {
                     // Taken apart, because dropping it would try to write once more.
                     let _ = out.into_parts();
                 }
@@ -87,4 +91,59 @@ fn write_lines(out: &mut impl Write, block: NeighbourBlock<'_>) -> std::io::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe whose reader takes one buffer and leaves.
+    struct Head {
+        taken: bool,
+    }
+
+    impl Write for Head {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            match std::mem::replace(&mut self.taken, true) {
+                false => Ok(bytes.len()),
+                true => Err(ErrorKind::BrokenPipe.into()),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_error() {
+        let mut out = Jsonl::stream(Box::new(Head { taken: false }));
+        let (indices, scores, counts) = ([1; 16], [0.5; 16], [16]);
+        let mut blocks = 0;
+        while !out.is_closed() {
+            let (first_query, k) = (blocks, 16);
+            out.append(NeighbourBlock { first_query, k, indices: &indices, scores: &scores, counts: &counts }).unwrap();
+            blocks += 1;
+            assert!(blocks < 1000, "nobody noticed");
+        }
+        out.finish().unwrap();
+    }
+
+    #[test]
+    fn other_failures_are_errors() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(ErrorKind::StorageFull.into())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = Jsonl::stream(Box::new(Full));
+        let block = NeighbourBlock { first_query: 0, k: 1, indices: &[3], scores: &[0.1], counts: &[1] };
+        out.append(block).unwrap();
+        assert!(out.finish().unwrap_err().to_string().starts_with("-: cannot be written"));
+    }
 }
