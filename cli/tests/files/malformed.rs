@@ -49,8 +49,8 @@ pub(crate) fn sound() -> Vec<(&'static str, Vec<u8>)> {
         ("e.safetensors", safetensors(&tensors)),
         ("e.arrow", arrow(&[list.clone(), list.slice(2, 4)], None)),
         ("e.ipc", arrow(&[fixed.clone(), fixed.slice(0, 5)], Some(CompressionType::ZSTD))),
-        ("e.feather", arrow(&[list.clone()], Some(CompressionType::LZ4_FRAME))),
-        ("e.parquet", parquet(&[list.clone()], Compression::UNCOMPRESSED, 4)),
+        ("e.feather", arrow(std::slice::from_ref(&list), Some(CompressionType::LZ4_FRAME))),
+        ("e.parquet", parquet(std::slice::from_ref(&list), Compression::UNCOMPRESSED, 4)),
         ("s.parquet", parquet(&[fixed], Compression::SNAPPY, 100)),
         ("z.parquet", parquet(&[list], Compression::ZSTD(Default::default()), 100)),
     ]
@@ -287,9 +287,9 @@ fn lists_that_are_no_embeddings() {
     let directory = directory();
     for (array, expected) in &cases {
         let batch = batch(array.clone());
-        check("e.arrow", &arrow(&[batch.clone()], None), expected);
-        check("e.arrow", &arrow(&[batch.clone()], Some(CompressionType::ZSTD)), expected);
-        check("e.parquet", &parquet(&[batch.clone()], Compression::SNAPPY, 2), expected);
+        check("e.arrow", &arrow(std::slice::from_ref(&batch), None), expected);
+        check("e.arrow", &arrow(std::slice::from_ref(&batch), Some(CompressionType::ZSTD)), expected);
+        check("e.parquet", &parquet(std::slice::from_ref(&batch), Compression::SNAPPY, 2), expected);
         check("e.parquet", &parquet(&[batch], Compression::SNAPPY, 100), expected);
     }
     // The same row is named when batches come apart before it.
@@ -301,7 +301,7 @@ fn lists_that_are_no_embeddings() {
     doubles.append_value([Some(1.0)]);
     let batch = RecordBatch::try_from_iter([("d", Arc::new(doubles.finish()) as ArrayRef)]).unwrap();
     for path in [
-        file(&directory, "d.arrow", &arrow(&[batch.clone()], None)),
+        file(&directory, "d.arrow", &arrow(std::slice::from_ref(&batch), None)),
         file(&directory, "d.parquet", &parquet(&[batch], Compression::SNAPPY, 2)),
     ] {
         let named = OpenOptions { name: Some("d".to_owned()), ..OpenOptions::default() };

@@ -150,7 +150,7 @@ fn columns_by_name() {
     let both = RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), vec![first, second]).unwrap();
     let directory = directory();
     let paths = [
-        file(&directory, "e.parquet", &parquet(&[both.clone()], Compression::SNAPPY, 10)),
+        file(&directory, "e.parquet", &parquet(std::slice::from_ref(&both), Compression::SNAPPY, 10)),
         file(&directory, "e.arrow", &arrow(&[both], None)),
     ];
     for path in paths {
@@ -173,7 +173,7 @@ fn no_rows_are_fine() {
         ("e.fbin", bin(Dtype::F32, 0, 5)),
         ("e.f16bin", bin(Dtype::F16, 0, 5)),
         ("e.safetensors", safetensors(&[("e", F32, vec![0, 5], vec![])])),
-        ("e.arrow", arrow(&[none.clone()], None)),
+        ("e.arrow", arrow(std::slice::from_ref(&none), None)),
         ("e.parquet", parquet(&[none], Compression::SNAPPY, 10)),
     ];
     let directory = directory();
