@@ -57,7 +57,8 @@ impl ArrowFile {
             compressed,
             decompressed: Mutex::new(None),
         };
-        if column.dim.is_none() {
+        // The first row is asked even where the type says dim: a damaged one would ask for memory in its name.
+        if column.dim.is_none() || file.rows() > 0 {
             file.dim = file.first_dim()?;
         }
         file.rows()
