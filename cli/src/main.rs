@@ -1,3 +1,5 @@
 //! The command `cosmine`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cosmine_cli::run()
+}

@@ -7,6 +7,7 @@ use cosmine::Result;
 use tempfile::NamedTempFile;
 
 use super::error::{InFile, bad};
+use crate::temporary;
 
 /// A file under a temporary name in the directory of its target. [`AtomicFile::finish`] gives it its name; dropped
 /// without, it is removed.
@@ -27,7 +28,8 @@ impl AtomicFile {
             Err(_) => path.to_owned(),
         };
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".cosmine-").suffix(".tmp");
+        let prefix = temporary::prefix();
+        builder.prefix(&prefix).suffix(temporary::SUFFIX);
         #[cfg(unix)]
         // What a newly made file gets, less the umask; the default for temporary files would hide it from others.
         builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));

@@ -1,0 +1,66 @@
+//! `cosmine devices`.
+
+use cosmine::Device;
+use serde::Serialize;
+
+use crate::args::DevicesArgs;
+use crate::failure::Failure;
+use crate::report;
+
+#[derive(Serialize)]
+struct Report {
+    devices: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    /// What `--device` takes.
+    name: String,
+    present: bool,
+    /// What was found; or why nothing was, and what to install.
+    description: String,
+    /// `null` for an absent device.
+    canonical: Option<bool>,
+    /// `null` for an absent device.
+    threads: Option<usize>,
+    /// `null` where there is no limit, or no device.
+    memory_bytes: Option<u64>,
+}
+
+/// Says which devices are there.
+pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
+    let devices: Vec<Entry> = Device::list()
+        .into_iter()
+        .map(|info| Entry {
+            name: info.name,
+            present: info.limits.is_some(),
+            description: info.description,
+            canonical: info.canonical,
+            threads: info.limits.map(|limits| threads(limits.threads)),
+            memory_bytes: info.limits.map(|limits| limits.memory_bytes).filter(|bytes| *bytes != u64::MAX),
+        })
+        .collect();
+    if args.json {
+        return report::json(&Report { devices });
+    }
+    let rows = devices.into_iter().map(|device| {
+        let canonical = device.canonical.map_or("-", |yes| if yes { "yes" } else { "no" });
+        let limits = match (device.threads, device.memory_bytes) {
+            (None, _) => "-".to_owned(),
+            (Some(threads), None) => format!("{}, no memory limit", report::counted(threads as u64, "thread")),
+            (Some(threads), Some(bytes)) => format!("{}, {bytes} bytes", report::counted(threads as u64, "thread")),
+        };
+        let found = if device.present { "found" } else { "absent" };
+        vec![device.name, found.to_owned(), canonical.to_owned(), limits, device.description]
+    });
+    report::table(&["device", "", "canonical", "limits", ""], rows);
+    Ok(())
+}
+
+/// The number of threads that a limit of `threads` means.
+pub(crate) fn threads(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}

@@ -1,0 +1,117 @@
+//! `cosmine mine`: block after block of queries against the whole corpus.
+
+mod block;
+mod plan;
+mod report;
+mod sidecar;
+mod tally;
+mod task;
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+use cosmine::Device;
+
+use crate::args::MineArgs;
+use crate::failure::Failure;
+use crate::files::{NeighbourBlock, Writer};
+use crate::{interrupt, progress};
+
+use block::Block;
+use plan::Plan;
+use report::Outcome;
+use sidecar::Sidecar;
+use tally::Tally;
+use task::Task;
+
+/// Mines negatives.
+pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
+    check(args)?;
+    let start = Instant::now();
+    let task = Task::prepare(args)?;
+    let mut plan = Plan::new(args.device.memory, args.resume, &task);
+    let sidecar = match args.resume {
+        true => Some(Sidecar::open(args, &mut plan)?),
+        false => None,
+    };
+    let device = args.device.open(plan.device_bytes)?;
+    let mut writer = Writer::create(&args.out, task.queries.rows(), args.k).map_err(Failure::output)?;
+    announce(args, sidecar.as_ref());
+    let mut outcome = Outcome { tally: Tally::new(plan.spool_values), computed_rows: 0 };
+    let bar = progress::bar(task.queries.rows(), "queries");
+    for (number, rows) in plan.blocks().enumerate() {
+        let found = sidecar.as_ref().map_or(Ok(None), |sidecar| sidecar.load(number, rows.len(), args.k))?;
+        let block = match found {
+            Some(block) => block,
+            None => {
+                outcome.computed_rows += rows.len();
+                let block = compute(&task, &device, rows.clone())?;
+                sidecar.as_ref().map_or(Ok(()), |sidecar| sidecar.store(number, &block))?;
+                block
+            }
+        };
+        let Block { indices, scores, counts, .. } = &block;
+        let neighbours = NeighbourBlock { first_query: rows.start, k: args.k, indices, scores, counts };
+        writer.append(&neighbours).map_err(Failure::output)?;
+        if writer.is_closed() {
+            return Err(Failure::ReaderGone);
+        }
+        outcome.tally.add(block)?;
+        bar.inc(rows.len() as u64);
+    }
+    bar.finish_and_clear();
+    writer.finish().map_err(Failure::output)?;
+    sidecar.map_or(Ok(()), Sidecar::remove)?;
+    report::report(args, &task, &device, outcome, start.elapsed().as_secs_f64())
+}
+
+/// What the parser cannot see.
+fn check(args: &MineArgs) -> Result<(), Failure> {
+    let to_stdout = args.out == Path::new("-");
+    let extension = args.out.extension().map(|extension| extension.to_ascii_lowercase());
+    let known = extension.is_some_and(|extension| ["parquet", "jsonl", "npz"].iter().any(|known| extension == **known));
+    if !to_stdout && !known {
+        let out = args.out.display();
+        return Err(Failure::input(format!("--out {out}: name a .parquet, .jsonl or .npz file, or - for jsonl")));
+    }
+    if i32::try_from(args.k).is_err() {
+        return Err(Failure::input(format!("--k {}: a rank is an int32; at most {}", args.k, i32::MAX)));
+    }
+    if to_stdout && args.json {
+        return Err(Failure::input("--json and --out - both want standard output; write the negatives to a file"));
+    }
+    if to_stdout && args.resume {
+        return Err(Failure::input("--resume keeps its blocks beside the output; write the negatives to a file"));
+    }
+    Ok(())
+}
+
+fn compute(task: &Task, device: &Device, rows: Range<usize>) -> Result<Block, Failure> {
+    let explain = |error| task.inputs.explain(error, rows.start);
+    let queries = task.queries.read(rows.clone()).map_err(explain)?;
+    let found = device.top_k(&task.spec.rows(rows.clone()), &queries, &*task.corpus).map_err(explain)?;
+    Ok(Block::of(found, task.corpus.rows()))
+}
+
+/// Says to the interrupt handler where files are being made.
+fn announce(args: &MineArgs, sidecar: Option<&Sidecar>) {
+    if args.out != Path::new("-") {
+        interrupt::writes_into(parent(&args.out));
+    }
+    if let Some(sidecar) = sidecar {
+        interrupt::writes_into(sidecar.directory().to_owned());
+        interrupt::advise(format!(
+            "finished blocks are kept in {}; the same command goes on from them",
+            sidecar.directory().display()
+        ));
+    }
+}
+
+/// The directory that `path` lies in.
+fn parent(path: &Path) -> std::path::PathBuf {
+    match path.canonicalize().as_deref().unwrap_or(path).parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => Path::new(".").to_owned(),
+    }
+}
