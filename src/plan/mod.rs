@@ -1,7 +1,9 @@
 //! How to compute: specification + shape + limits → chunks and tiles. Pure functions, tested without a device.
 
+mod info_nce;
 mod scan;
 
+pub(crate) use info_nce::{Blocks, COLUMN_GROUP, blocks as info_nce_blocks};
 pub(crate) use scan::{ScanPlan, at_least_one_piece, pieces, scan, split};
 
 /// What a device may use.

@@ -5,6 +5,7 @@ mod cosine;
 mod exclusions;
 mod gate;
 mod histogram;
+mod info_nce;
 mod kernel;
 mod lanes;
 mod look;
@@ -17,7 +18,7 @@ mod top_k;
 use lanes::Isa;
 
 use super::{Backend, Batch, Pair, fixed_vectors};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::Matrix;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
@@ -107,7 +108,7 @@ impl Backend for Cpu {
         self.install(|| histogram::histogram(self, spec, pair))
     }
 
-    fn info_nce(&self, _spec: &InfoNce, _batch: Batch, _gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        Err(Error::Unsupported { device: "cpu".into(), what: "info_nce".into() })
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+        self.install(|| info_nce::info_nce(self, spec, batch, gradients))
     }
 }

@@ -1,0 +1,169 @@
+//! The log-sums of one direction, one per anchor, and which scores of a line are negatives of an anchor.
+
+use super::super::canonical;
+use super::super::lanes::Isa;
+use super::epilogue::{Partial, Pull, Screen, Sum};
+use super::masks::Masks;
+use super::side::Side;
+use super::sums::Sums;
+use super::terms::Terms;
+use crate::spec::{Directions, InfoNce, Metric};
+
+/// What every pass reads.
+pub(super) struct Context<'a> {
+    pub(super) isa: Isa,
+    pub(super) spec: &'a InfoNce,
+    pub(super) queries: &'a Side<'a>,
+    pub(super) keys: &'a Side<'a>,
+    pub(super) terms: &'a Terms,
+    pub(super) masks: &'a Masks<'a>,
+    /// In-batch keys.
+    pub(super) in_batch: usize,
+}
+
+/// Whose scores a line holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anchor {
+    /// The query whose log-sum it is; [`Anchor::NOBODY`] where the line serves none.
+    pub(super) query: u32,
+    /// The positive of the term; of no meaning where the anchor is a query.
+    pub(super) key: u32,
+}
+
+impl Anchor {
+    pub(super) const NOBODY: u32 = u32::MAX;
+
+    pub(super) fn is_somebody(self) -> bool {
+        self.query != Anchor::NOBODY
+    }
+}
+
+/// How an anchor is found for a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Query,
+    Key,
+    Term,
+}
+
+/// One direction's log-sums.
+pub(super) struct Family {
+    pub(super) direction: Directions,
+    pub(super) slot: Slot,
+    /// One per line of the tiles.
+    pub(super) anchors: Vec<Anchor>,
+    /// A negative's logit is its score times this.
+    pub(super) slope: f32,
+    pub(super) beta: Option<f32>,
+    /// The scores further than this from a bound are decided by the fast score.
+    tolerance: f32,
+    pub(super) sums: Vec<Sums>,
+    pub(super) pulls: Vec<Pull>,
+}
+
+impl Family {
+    pub(super) fn new(context: &Context, direction: Directions, slot: Slot, anchors: Vec<Anchor>) -> Self {
+        let spec = context.spec;
+        let (alpha, beta) = match direction == Directions::QK {
+            true => (in_batch_alpha(spec), spec.hcl().map(|(beta, _)| beta)),
+            false => (0.0, None),
+        };
+        let (left, right) = match direction {
+            Directions::QK | Directions::KQ => (context.queries, context.keys),
+            Directions::QQ => (context.queries, context.queries),
+            _ => (context.keys, context.keys),
+        };
+        let dim = left.dim as f64;
+        let relative = (2.0 * dim + 64.0) * f64::from(f32::EPSILON) / 2.0;
+        let tolerance = (relative * left.largest_norm() * right.largest_norm()).min(f64::from(f32::MAX)) as f32;
+        let sums = vec![Sums::EMPTY; anchors.len()];
+        let pulls = vec![Pull::default(); anchors.len()];
+        Family { direction, slot, anchors, slope: 1.0 / spec.temperature + alpha, beta, tolerance, sums, pulls }
+    }
+
+    pub(super) fn slot_of(&self, query: usize, key: usize, term: usize) -> usize {
+        match self.slot {
+            Slot::Query => query,
+            Slot::Key => key,
+            Slot::Term => term,
+        }
+    }
+
+    /// Whether the candidates are keys.
+    pub(super) fn scores_keys(&self) -> bool {
+        self.direction == Directions::QK || self.direction == Directions::KK
+    }
+
+    /// Masks what is no negative of the anchor on a line of scores against the candidates from `first` to before `end`.
+    pub(super) fn mask(&self, context: &Context, anchor: Anchor, first: usize, end: usize, line: &mut [f32]) {
+        let (query, key) = (anchor.query as usize, anchor.key as usize);
+        if context.spec.metric == Metric::Dot {
+            // A sum that overflowed must not become NaN.
+            line.iter_mut().for_each(|score| *score = score.clamp(-f32::MAX, f32::MAX));
+        }
+        if end < first + line.len() {
+            line[end - first..].fill(f32::NEG_INFINITY);
+        }
+        match self.direction {
+            Directions::QK | Directions::KK => context.masks.keys(query, |list| strike(line, first, list)),
+            Directions::KQ => context.masks.queries(query, Some(key), |list| strike(line, first, list)),
+            _ => context.masks.queries(query, None, |list| strike(line, first, list)),
+        }
+        let bound = context.terms.bounds[query];
+        if bound < f32::INFINITY {
+            let (lo, hi) = (bound - self.tolerance, bound + self.tolerance);
+            if context.isa.dispatch(Screen { scores: line, lo, hi }) {
+                self.decide(context, anchor, first, (lo, hi), line);
+            }
+        }
+    }
+
+    /// Decides scores near the bound by their canonical score.
+    #[cold]
+    fn decide(&self, context: &Context, anchor: Anchor, first: usize, (lo, hi): (f32, f32), line: &mut [f32]) {
+        let (query, key) = (anchor.query as usize, anchor.key as usize);
+        let bound = context.terms.bounds[query];
+        let own = match self.direction {
+            Directions::QK | Directions::QQ => context.queries.prepared(query),
+            _ => context.keys.prepared(key),
+        };
+        for (offset, score) in line.iter_mut().enumerate() {
+            if !(lo..=hi).contains(score) {
+                continue;
+            }
+            let other = match self.scores_keys() {
+                true => context.keys.prepared(first + offset),
+                false => context.queries.prepared(first + offset),
+            };
+            let (left, right) = if self.direction == Directions::KQ { (&other, &own) } else { (&own, &other) };
+            if canonical::score(context.isa, context.spec.metric, left, right) > bound {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// The sums of a line that was masked.
+    pub(super) fn sum(&self, isa: Isa, line: &[f32]) -> Partial {
+        isa.dispatch(Sum { scores: line, slope: self.slope, beta: self.beta })
+    }
+}
+
+/// The additive hardness of keys that are not listed.
+fn in_batch_alpha(spec: &InfoNce) -> f32 {
+    use crate::spec::AlphaOn;
+    match spec.alpha {
+        Some((alpha, AlphaOn::InBatch | AlphaOn::All)) => alpha,
+        _ => 0.0,
+    }
+}
+
+/// Masks the candidates of a sorted list on a line that begins with candidate `first`.
+fn strike(line: &mut [f32], first: usize, list: &[u32]) {
+    let start = list.partition_point(|candidate| (*candidate as usize) < first);
+    for candidate in &list[start..] {
+        match line.get_mut(*candidate as usize - first) {
+            Some(score) => *score = f32::NEG_INFINITY,
+            None => break,
+        }
+    }
+}

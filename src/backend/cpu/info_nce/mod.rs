@@ -1,0 +1,154 @@
+//! `info_nce`: the loss and its gradients, without the score matrix.
+//!
+//! 1. Rows are scaled to length 1 ([`side`]), terms and masks gathered as sorted lists ([`terms`], [`masks`]).
+//! 2. A pass over the tiles sums every anchor's negatives ([`pass`], [`epilogue`]); positives and listed keys are few
+//!    and are scored one by one ([`pairs`]).
+//! 3. Every log-sum is evaluated in f64 ([`reduce`], [`log_sum`]).
+//! 4. A second pass makes the tiles again, turns scores into gradients where they lie, and multiplies them with the
+//!    rows of either side.
+//!
+//! Sums are taken in an order that follows from the shape alone, so results do not depend on the number of threads.
+
+mod backward;
+mod epilogue;
+mod family;
+mod finish;
+mod forward;
+mod log_sum;
+mod masks;
+mod pairs;
+mod pass;
+mod reduce;
+mod side;
+mod sums;
+mod terms;
+
+use super::Cpu;
+use crate::backend::Batch;
+use crate::error::{Result, try_vec};
+use crate::matrix::Rows;
+use crate::output::{Gradients, Loss};
+use crate::plan;
+use crate::spec::{Directions, InfoNce};
+use backward::Targets;
+use family::{Anchor, Context, Family, Slot};
+use masks::Masks;
+use pairs::Pairs;
+use pass::Pass;
+use side::Side;
+use terms::Terms;
+
+pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+    let isa = cpu.isa();
+    let in_batch = batch.keys.rows();
+    let mut key_sources: Vec<(&'static str, &dyn Rows)> = vec![("keys", batch.keys)];
+    key_sources.extend(batch.negatives.map(|negatives| ("negatives", negatives)));
+    let queries = Side::read(isa, spec.metric, spec.nonfinite, &[("queries", batch.queries)])?;
+    let keys = Side::read(isa, spec.metric, spec.nonfinite, &key_sources)?;
+    let terms = Terms::new(isa, spec, &queries, &keys, in_batch);
+    let masks = Masks::new(spec, &queries, &keys, in_batch, &terms);
+    let context = Context { isa, spec, queries: &queries, keys: &keys, terms: &terms, masks: &masks, in_batch };
+
+    let mut passes = passes(&context, cpu.limits());
+    for pass in &mut passes {
+        pass.forward(&context)?;
+    }
+    let mut positives = Pairs::positives(&context, &terms.positives);
+    let mut listed = Pairs::listed(&context, &terms.listed);
+    let reduced = reduce::reduce(&context, &mut passes, &mut positives, &mut listed);
+
+    let mut influence = try_vec(0.0_f64, keys.rows, "the influence of keys")?;
+    for (lists, pairs) in [(&terms.positives, &positives), (&terms.listed, &listed)] {
+        for (key, mass) in lists.items.iter().zip(&pairs.influence) {
+            influence[*key as usize] += mass;
+        }
+    }
+    let gradients = match gradients {
+        true => {
+            let mut by_query = finish::zeros(&queries)?;
+            let mut by_key = finish::zeros(&keys)?;
+            for pass in &passes {
+                let targets = match pass.by_line.direction {
+                    Directions::QK => Targets { left: Some(&mut by_query), right: &mut by_key },
+                    Directions::KQ => Targets { left: Some(&mut by_key), right: &mut by_query },
+                    Directions::QQ => Targets { left: None, right: &mut by_query },
+                    _ => Targets { left: None, right: &mut by_key },
+                };
+                pass.backward(&context, &mut influence, Some(targets))?;
+            }
+            positives.add_gradients(&context, &terms.positives, &mut by_query, &mut by_key);
+            listed.add_gradients(&context, &terms.listed, &mut by_query, &mut by_key);
+            Some(finish::gradients(&context, by_query, by_key, reduced.temperature))
+        }
+        false => {
+            for pass in passes.iter().filter(|pass| pass.by_line.scores_keys()) {
+                pass.backward(&context, &mut influence, None)?;
+            }
+            None
+        }
+    };
+    let mut key_influence: Vec<f32> = influence.into_iter().map(|mass| mass as f32).collect();
+    let negative_influence = key_influence.split_off(in_batch);
+    let loss = Loss {
+        loss: reduced.loss as f32,
+        rows: reduced.rows,
+        statistics: reduced.statistics,
+        key_influence,
+        negative_influence,
+    };
+    Ok((loss, gradients))
+}
+
+/// The score matrices that the directions need, each once.
+fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
+    let (spec, terms) = (context.spec, context.terms);
+    let (queries, keys) = (context.queries, context.keys);
+    let directions = spec.directions;
+    let extra = keys.rows - context.in_batch;
+    let candidates = context.in_batch + spec.shared(extra);
+    let per_query: Vec<Anchor> = (0..queries.rows)
+        .map(|query| match terms.positives.get(query).first() {
+            Some(key) => Anchor { query: query as u32, key: *key },
+            None => Anchor { query: Anchor::NOBODY, key: 0 },
+        })
+        .collect();
+    let per_term = || -> Vec<Anchor> {
+        let terms_of = |query: usize| terms.positives.get(query).iter().map(move |key| (query, *key));
+        (0..queries.rows).flat_map(terms_of).map(|(query, key)| Anchor { query: query as u32, key }).collect()
+    };
+    let pass = |lines: Vec<u32>, columns: usize, by_line: Family, by_column: Option<Family>| {
+        let (left, right) = match by_line.direction {
+            Directions::QK => (queries, keys),
+            Directions::KQ => (keys, queries),
+            Directions::QQ => (queries, queries),
+            _ => (keys, keys),
+        };
+        let blocks = plan::info_nce_blocks(lines.len(), columns, left.step, limits);
+        Pass { left, lines, right, columns, by_line, by_column, blocks }
+    };
+    let every_query = || (0..queries.rows as u32).collect::<Vec<u32>>();
+    let shared_tiles = directions.contains(Directions::QK | Directions::KQ) && terms.one_query_per_key();
+    let mut passes = Vec::new();
+    if directions.contains(Directions::QK) {
+        let by_column = shared_tiles.then(|| {
+            let mut anchors = vec![Anchor { query: Anchor::NOBODY, key: 0 }; candidates];
+            per_term().into_iter().for_each(|anchor| anchors[anchor.key as usize] = anchor);
+            Family::new(context, Directions::KQ, Slot::Key, anchors)
+        });
+        let by_line = Family::new(context, Directions::QK, Slot::Query, per_query.clone());
+        passes.push(pass(every_query(), candidates, by_line, by_column));
+    }
+    if directions.contains(Directions::KQ) && !shared_tiles {
+        let by_line = Family::new(context, Directions::KQ, Slot::Term, per_term());
+        passes.push(pass(terms.positives.items.clone(), queries.rows, by_line, None));
+    }
+    if directions.contains(Directions::QQ) {
+        let by_line = Family::new(context, Directions::QQ, Slot::Query, per_query);
+        passes.push(pass(every_query(), queries.rows, by_line, None));
+    }
+    if directions.contains(Directions::KK) {
+        let by_line = Family::new(context, Directions::KK, Slot::Term, per_term());
+        passes.push(pass(terms.positives.items.clone(), candidates, by_line, None));
+    }
+    passes
+}
