@@ -48,9 +48,9 @@ pub enum Error {
         /// The option, and what to use in its place.
         what: String,
     },
-    /// The memory for a buffer could not be had, even with the smallest chunks.
+    /// The memory for a buffer could not be had.
     #[error(
-        "out of memory: {bytes} bytes for {what} could not be had; raise the memory limit, or pass fewer rows at once"
+        "out of memory: {bytes} bytes for {what} could not be had; set a smaller memory limit, or pass fewer rows at once"
     )]
     OutOfMemory {
         /// The size of the allocation that failed.

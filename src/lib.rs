@@ -56,7 +56,7 @@
 //! | [`spec`] | WHAT: one specification per operation; plain validated data, no device is named here |
 //! | `plan` | HOW: specification + shape + limits → chunks and tiles; pure functions |
 //! | [`Device`] | the door: check → plan → backend |
-//! | [`oracle`] | every operation once more, naively; shares no arithmetic with any backend |
+//! | [`oracle`] | every operation once more, naively; shares no arithmetic with any backend beyond what `spec` computes |
 //! | `backend` | the trait `Backend`, one verb per operation, and its implementations |
 //! | `backend/cpu` | `lanes` (one small trait, a file per instruction set), `kernel` (the blocked product), `canonical`, `scan` (the fast pass and its bound), then one file per operation |
 //!

@@ -3,7 +3,7 @@
 /// Why a key was not eligible for a query, in the order in which the rules are asked: a key counts for the first rule
 /// that rejects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
+#[repr(u8)]
 pub enum Rule {
     /// The query or the key holds NaN or an infinity and was skipped.
     NonFinite,

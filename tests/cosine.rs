@@ -2,10 +2,12 @@
 
 mod common;
 
-use common::data::{DTYPES, KINDS, Kind, matrix, rows, values};
-use common::devices;
+use common::data::{DTYPES, KINDS, Kind, matrix, rng, rows, values};
+use common::{config, devices};
 use cosmine::spec::{Cosine, Lists, Metric, NonFinite};
 use cosmine::{Dtype, Error, Matrix, oracle};
+use proptest::prelude::*;
+use rand::RngExt;
 
 /// Row 2 of the scorecard: cosine within 1e-6 of f64 on identically rounded inputs, whatever the rows.
 #[test]
@@ -24,6 +26,21 @@ fn scores_lie_within_the_promise() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The worst rows that are known: one element that rules the sum, and others that each round it by half a unit.
+#[test]
+fn stagnating_sums_lie_within_the_promise() {
+    for dim in [16, 32, 64, 512] {
+        let row = |first: f32, rest: f32| (0..dim).map(|i| if i % 16 == 0 { first } else { rest }).collect::<Vec<_>>();
+        let left = matrix(&row(1.693_465_2, 0.000_292_002_12), 1, dim, Dtype::F32);
+        let right = matrix(&row(1.775_212_8, 0.000_306_097_8), 1, dim, Dtype::F32);
+        let expected = oracle::cosine(&Cosine::new(), &left, &right).unwrap()[0];
+        for device in devices() {
+            let found = device.cosine(&Cosine::new(), &left, &right).unwrap()[0];
+            assert!((found - expected).abs() <= 1e-6, "dim {dim}: {found} for {expected}");
         }
     }
 }
@@ -86,6 +103,32 @@ fn special_rows_and_empty_inputs() {
         assert!(found[12..].iter().all(|score| score.is_finite()));
         assert!(device.cosine(&Cosine::new(), &none, &right).unwrap().is_empty());
         assert!(device.cosine(&Cosine::new(), &right, &none).unwrap().is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    /// Row 16 of the scorecard.
+    #[test]
+    fn any_call_lies_within_the_promise(seed in any::<u64>()) {
+        let mut rng = rng(seed);
+        let (batch, dim) = (rng.random_range(1..4), rng.random_range(1..200));
+        let (queries, keys) = (rng.random_range(0..20), rng.random_range(0..70));
+        let mut side = |count| {
+            let (kind, dtype) = (KINDS[rng.random_range(0..KINDS.len())], DTYPES[rng.random_range(0..3)]);
+            rows(kind, count, dim, dtype, rng.random())
+        };
+        let (left, right) = (side(batch * queries), side(batch * keys));
+        let spec = Cosine::new().batch(batch);
+        let expected = oracle::cosine(&spec, &left, &right).unwrap();
+        for device in devices() {
+            let found = device.cosine(&spec, &left, &right).unwrap();
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                prop_assert!((found - expected).abs() <= 1e-6, "{:?} {:?}: {} for {}", left, right, found, expected);
+            }
+        }
     }
 }
 

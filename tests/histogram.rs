@@ -88,6 +88,21 @@ fn edges_belong_to_the_bin_on_their_right() {
     }
 }
 
+/// Canonical dot products end at the largest f32 and at zero; counts know it.
+#[test]
+fn saturated_dot_products_are_counted_where_they_end() {
+    let query = Matrix::view(&[1e20_f32, 1e20], 1, 2).unwrap();
+    let keys: Vec<f32> = [[1e19, 0.0], [-1e19, 0.0], [1e-30, 0.0], [1e30, -1e30], [1e-38, 1e-44], [0.0, 0.0]].concat();
+    let keys = Matrix::view(&keys, 6, 2).unwrap();
+    for (lo, hi) in [(0.0, f32::MAX), (f32::MIN, 0.0), (-1e38, 1e38), (f32::MIN, f32::MAX), (0.0, 1e-30)] {
+        let spec = Histogram::new(lo, hi, 4).metric(Metric::Dot);
+        let expected = oracle::histogram(&spec, &query, &keys).unwrap();
+        for device in devices() {
+            assert_eq!(device.histogram(&spec, &query, &keys).unwrap(), expected, "{lo}..{hi}");
+        }
+    }
+}
+
 #[test]
 fn the_door_is_checked() {
     let data = [1.0_f32; 6];

@@ -186,6 +186,44 @@ fn band_edges_are_inclusive() {
     }
 }
 
+/// The same for dot products that end at the largest f32 or at zero.
+#[test]
+fn saturated_dot_products_keep_their_order() {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let (left, right) = (rows(Kind::Extreme, 8, 5, dtype, 3), rows(Kind::Extreme, 300, 5, dtype, 4));
+        for (lo, hi) in [
+            (f32::MIN, f32::MAX),
+            (f32::MAX, f32::MAX),
+            (f32::MIN, f32::MIN),
+            (0.0, f32::MAX.next_down()),
+            (0.0, 0.0),
+            (f32::MIN_POSITIVE, f32::INFINITY),
+            (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        ] {
+            for select in [Select::Hardest, Select::Uniform { seed: 1 }, Select::Softmax { temperature: 0.1, seed: 1 }]
+            {
+                let spec = TopK::new(9).metric(Metric::Dot).band(lo, hi).count_rejected(true).select(select);
+                check(&spec, &left, &right, &format!("{dtype} {spec:?}"));
+            }
+        }
+    }
+}
+
+/// Dims of many chains, and rows whose sums round as badly as is known.
+#[test]
+fn large_dims_equal_the_oracle() {
+    for (seed, kind) in KINDS.into_iter().enumerate() {
+        for (dtype, dim) in [(Dtype::F32, 384), (Dtype::F16, 1024), (Dtype::Bf16, 777), (Dtype::F32, 2050)] {
+            let left = rows(kind, 5, dim, dtype, seed as u64);
+            let right = rows(kind, 150, dim, dtype, seed as u64 + 70);
+            for round in 0..3 {
+                let spec = random_spec(&mut rng((dim + round) as u64), 5, 150);
+                check(&spec, &left, &right, &format!("{kind:?} {dtype} {dim} {spec:?}"));
+            }
+        }
+    }
+}
+
 /// Row 5 of the scorecard: more slots than keys that pass.
 #[test]
 fn short_rows_say_so() {
@@ -289,8 +327,11 @@ fn strided_and_misaligned_rows_read_right() {
     let mut bytes = vec![0xFF; 3];
     bytes.extend(wide.iter().flat_map(|value| value.to_le_bytes()));
     let misaligned = Matrix::from_bytes(&bytes[3..], Dtype::F32, count, dim, stride * 4).unwrap();
+    // Memory that someone else keeps alive, its first row at an odd byte.
+    let shared: cosmine::SharedBytes = std::sync::Arc::new(bytes.clone());
+    let foreign = Matrix::from_shared(shared, Dtype::F32, 3, count, dim, stride * 4).unwrap();
     for device in devices() {
-        for keys in [&strided, &misaligned] {
+        for keys in [&strided, &misaligned, &foreign] {
             assert_same(&device.top_k(&TopK::new(5), &strided, keys).unwrap(), &expected, "strided");
         }
     }

@@ -1,5 +1,6 @@
 //! Every operation once more, naively: plain loops over the whole score matrix, one short file per operation, sharing
-//! no arithmetic with any backend. It says what an answer should be; tests compare devices against it.
+//! no arithmetic with any backend beyond what a specification itself computes: the bounds of a band, the edges of bins,
+//! draw keys. It says what an answer should be; tests compare devices against it.
 //!
 //! Two kinds of answers are defined here:
 //!

@@ -9,6 +9,9 @@ use crate::spec::Shape;
 const KEY_CHUNK_BYTES: usize = 12 << 20;
 /// Packed keys that one thread scans with all its queries before it goes on; small enough for its own cache.
 const KEY_GROUP_BYTES: usize = 768 << 10;
+/// What a scan holds where nobody sets a limit: more would save nothing, since a pass over the keys is then spread over
+/// some hundred thousand queries.
+const MOST_BYTES: u64 = 1 << 30;
 /// Rows of a panel of packed keys.
 const PANEL: usize = 32;
 /// Queries of a strip of packed queries.
@@ -30,7 +33,7 @@ pub(crate) struct ScanPlan {
 /// Cuts a scan so that packed queries and keys, and `state_bytes` per query, stay within the limit: half of it for the
 /// queries, half for the keys. `read_bytes` is what a key costs while its source holds it.
 pub(crate) fn scan(shape: Shape, limits: Limits, state_bytes: usize, read_bytes: usize) -> ScanPlan {
-    let half = usize::try_from(limits.memory_bytes / 2).unwrap_or(usize::MAX);
+    let half = usize::try_from(limits.memory_bytes.min(MOST_BYTES) / 2).unwrap_or(usize::MAX);
     let packed_bytes = shape.dim.saturating_mul(4).max(1);
     let query_bytes = packed_bytes.saturating_add(state_bytes);
     let key_bytes = packed_bytes.saturating_add(read_bytes).saturating_add(KEY_EXTRA_BYTES);

@@ -88,6 +88,7 @@ impl Histogram {
         if self.bins == 0 || self.bins > Histogram::MAX_BINS {
             return Err(Error::spec("bins", format!("{} is not in 1..={}", self.bins, Histogram::MAX_BINS)));
         }
+        super::first_query(self.first_query, shape.queries)?;
         self.exclude.validate(shape.queries, shape.keys)
     }
 }

@@ -48,12 +48,10 @@ impl Lists {
     pub fn from_rows<R: IntoIterator<Item = usize>>(rows: impl IntoIterator<Item = R>) -> Self {
         let mut lists = Lists { offsets: vec![0], items: Vec::new() };
         for row in rows {
-            let start = lists.items.len();
             let mut items: Vec<usize> = row.into_iter().collect();
             items.sort_unstable();
             items.dedup();
             lists.items.extend(items);
-            debug_assert!(lists.items.len() >= start);
             lists.offsets.push(lists.items.len());
         }
         lists

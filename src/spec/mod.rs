@@ -44,6 +44,9 @@ pub enum NonFinite {
     Skip,
 }
 
+/// The largest dim that an operation takes: up to here the bounds on rounding errors are proven.
+pub const MAX_DIM: usize = 1 << 20;
+
 /// The numbers a specification is checked against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -60,6 +63,10 @@ impl Shape {
                 "keys",
                 format!("queries have dim {}, keys have dim {}; both must be the same", queries.dim(), keys.dim()),
             ));
+        }
+        if queries.dim() > MAX_DIM {
+            let reason = format!("dim {} is above {MAX_DIM}, up to which the error bounds are proven", queries.dim());
+            return Err(Error::shape("queries", reason));
         }
         Ok(Shape { queries: queries.rows(), keys: keys.rows(), dim: queries.dim() })
     }
@@ -78,6 +85,14 @@ fn positive(argument: &'static str, value: f32) -> Result<()> {
     match value.is_finite() && value > 0.0 {
         true => Ok(()),
         false => Err(Error::spec(argument, format!("{value} must be a finite number above 0"))),
+    }
+}
+
+/// An error where the numbers of `queries` queries from `first` on overflow.
+fn first_query(first: usize, queries: usize) -> Result<()> {
+    match first.checked_add(queries) {
+        Some(_) => Ok(()),
+        None => Err(Error::spec("first_query", format!("{first} and {queries} queries overflow"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape};
+use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape, first_query};
 use crate::error::Result;
 
 /// What [`Device::top_k`](crate::Device::top_k) computes: for each query, k of the keys that lie inside its band
@@ -139,6 +139,7 @@ impl TopK {
     }
 
     pub(crate) fn validate(&self, shape: Shape) -> Result<()> {
+        first_query(self.first_query, shape.queries)?;
         self.positives.validate(shape.queries, shape.keys, self.first_query)?;
         self.band.validate(&self.positives)?;
         self.exclude.validate(shape.queries, shape.keys)?;

@@ -65,8 +65,9 @@ pub fn values(kind: Kind, rows: usize, dim: usize, dtype: Dtype, seed: u64) -> V
     for row in 0..rows {
         let pattern = &patterns[if kind == Kind::Equal { 0 } else { rng.random_range(0..8) }];
         let scale = match (kind, dtype) {
-            (Kind::Extreme, Dtype::F16) => 2_f32.powi(rng.random_range(-24..12)),
-            (Kind::Extreme, _) => 2_f32.powi(rng.random_range(-149..126)),
+            // f64: powers below 2⁻¹²⁶ are no f32 that `powi` finds.
+            (Kind::Extreme, Dtype::F16) => 2_f64.powi(rng.random_range(-24..12)),
+            (Kind::Extreme, _) => 2_f64.powi(rng.random_range(-149..126)),
             _ => 1.0,
         };
         let zero_row = kind == Kind::Sparse && row % 5 == 3;
@@ -82,7 +83,7 @@ pub fn values(kind: Kind, rows: usize, dim: usize, dtype: Dtype, seed: u64) -> V
                 Kind::Sparse if zero_row || rng.random_range(0..10) > 0 => 0.0,
                 Kind::Sparse => gaussian(&mut rng),
             };
-            out.push(value * scale);
+            out.push((f64::from(value) * scale) as f32);
         }
     }
     out

@@ -1,4 +1,4 @@
-//! The canonical score, in vectors of 16: see [`spec`](crate::spec) and the oracle's plain version.
+//! The canonical score, in vectors of 16: defined in the crate's documentation; the oracle has the plain version.
 //!
 //! A row is prepared once: widened, scaled by the power of two that brings its largest magnitude into `[1, 2)`, with
 //! elements below 2⁻⁵⁰ dropped, padded with zeros to a multiple of 16. Products of 12-bit parts are exact, so it does

@@ -32,29 +32,32 @@ impl<'a> ChunkExclusions<'a> {
         ChunkExclusions { exclusions, chunk, groups }
     }
 
-    /// The positions that query `row` of `block` must not have, ascending, each with the first rule that forbids it.
-    pub(crate) fn of(&self, block: &QueryBlock, row: usize) -> Vec<(u32, Rule)> {
+    /// The positions that query `row` of `block` must not have.
+    pub(crate) fn of(&self, block: &QueryBlock, row: usize) -> Masked<'_> {
         let Exclusions { rules, positives, first_query } = self.exclusions;
         let query = block.start + row;
-        let mut found = Vec::new();
+        let mut listed = Vec::new();
         if let Some(own) = rules.self_key(first_query + query) {
-            self.push(&mut found, own, Rule::OwnKey);
+            self.push(&mut listed, own, Rule::OwnKey);
         }
         if let Some(positives) = positives {
-            self.push_list(&mut found, positives.get(query), Rule::Positive);
+            self.push_list(&mut listed, positives.get(query), Rule::Positive);
         }
         if let Some(pairs) = &rules.pairs {
-            self.push_list(&mut found, pairs.get(query), Rule::ExcludedPair);
+            self.push_list(&mut listed, pairs.get(query), Rule::ExcludedPair);
         }
-        if let Some(groups) = &rules.groups {
-            let own = groups.queries[query];
-            let start = self.groups.partition_point(|(group, _)| *group < own);
-            let members = self.groups[start..].iter().take_while(|(group, _)| *group == own);
-            found.extend(members.map(|(_, position)| (*position, Rule::Group)));
-        }
-        found.sort_unstable_by_key(|(position, rule)| (*position, *rule as usize));
-        found.dedup_by_key(|(position, _)| *position);
-        found
+        listed.sort_unstable_by_key(|(position, rule)| (*position, *rule as u8));
+        listed.dedup_by_key(|(position, _)| *position);
+        let group = match &rules.groups {
+            Some(groups) => {
+                let own = groups.queries[query];
+                let start = self.groups.partition_point(|(group, _)| *group < own);
+                let end = self.groups.partition_point(|(group, _)| *group <= own);
+                &self.groups[start..end]
+            }
+            None => &[],
+        };
+        Masked { listed, group }
     }
 
     fn push_list(&self, found: &mut Vec<(u32, Rule)>, keys: &[usize], rule: Rule) {
@@ -75,13 +78,40 @@ impl<'a> ChunkExclusions<'a> {
     }
 
     /// What the rules that ask for no score rejected for one query in this chunk.
-    pub(crate) fn rejected(&self, masked: &[(u32, Rule)]) -> Rejected {
+    pub(crate) fn rejected(&self, masked: &Masked) -> Rejected {
         let mut rejected = Rejected::default();
         rejected.add(Rule::NonFinite, self.chunk.skipped_rows as u64);
         rejected.add(Rule::ExcludedKey, self.chunk.excluded_rows as u64);
-        for (_, rule) in masked {
+        let mut in_both = 0;
+        for (position, rule) in &masked.listed {
             rejected.add(*rule, 1);
+            in_both += u64::from(masked.group.binary_search_by_key(position, |(_, member)| *member).is_ok());
         }
+        rejected.add(Rule::Group, masked.group.len() as u64 - in_both);
         rejected
+    }
+}
+
+/// The positions of a chunk that one query must not have.
+pub(crate) struct Masked<'a> {
+    /// Those that rules name one by one, ascending, each with the first rule that does.
+    listed: Vec<(u32, Rule)>,
+    /// The members of the query's group, ascending: shared by its queries, since a group may hold half of all keys.
+    group: &'a [(i64, u32)],
+}
+
+impl Masked<'_> {
+    /// Writes NaN over the masked scores; score `i` belongs to position `first + i`.
+    pub(crate) fn hide(&self, first: u32, scores: &mut [f32]) {
+        let end = first as usize + scores.len();
+        let listed = &self.listed[self.listed.partition_point(|(position, _)| *position < first)..];
+        let group = &self.group[self.group.partition_point(|(_, position)| *position < first)..];
+        let positions = listed.iter().map(|(position, _)| *position);
+        for position in positions.take_while(|position| (*position as usize) < end) {
+            scores[(position - first) as usize] = f32::NAN;
+        }
+        for (_, position) in group.iter().take_while(|(_, position)| (*position as usize) < end) {
+            scores[(position - first) as usize] = f32::NAN;
+        }
     }
 }

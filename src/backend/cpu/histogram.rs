@@ -154,6 +154,8 @@ struct Scale {
     /// The share of a bin on either side of an edge within which a score is uncertain.
     margin: f32,
     bins: f32,
+    /// The largest f32 in the scan's units.
+    largest: f32,
 }
 
 impl Scale {
@@ -170,7 +172,8 @@ impl Scale {
         let per_unit = (per_score * unit) as f32;
         // A unit that holds more bins than f32 can count leaves every score uncertain.
         let margin = if per_unit.is_finite() { margin as f32 * 1.001 } else { f32::INFINITY };
-        Scale { per_unit, offset: offset as f32, margin, bins: spec.bins as f32 }
+        let largest = (f64::from(f32::MAX) / unit) as f32;
+        Scale { per_unit, offset: offset as f32, margin, bins: spec.bins as f32, largest }
     }
 }
 
@@ -186,7 +189,7 @@ impl Task for CountRow<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) -> Vec<u32> {
-        let Scale { per_unit, offset, margin, bins } = self.scale;
+        let Scale { per_unit, offset, margin, bins, largest } = self.scale;
         // Scores that are masked or uncertain are counted in a slot of their own, which nobody reads.
         let nowhere = bins as u32 + 2;
         let mut uncertain = Vec::new();
@@ -194,7 +197,8 @@ impl Task for CountRow<'_> {
             let mut unsure = 0_u32;
             let mut slots = [0_u32; 16];
             for lane in 0..16 {
-                let at = block[lane] * per_unit - offset;
+                // Clamped as the canonical dot product saturates; NaN stays.
+                let at = block[lane].clamp(-largest, largest) * per_unit - offset;
                 let floor = at.floor();
                 let fraction = at - floor;
                 let near_edge = !(fraction >= margin && fraction <= 1.0 - margin);

@@ -57,26 +57,30 @@ impl Product<'_> {
             assert!(self.left.len() >= left_end && self.right.len() >= right_end);
         }
         assert!(self.out.len() >= (self.rows - 1) * self.out_step + self.columns);
-        isa.dispatch(self);
+        isa.dispatch(Checked(self));
     }
 }
 
-impl Task for Product<'_> {
+/// A product whose operands were found to cover its sizes.
+struct Checked<'a>(Product<'a>);
+
+impl Task for Checked<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        for strip in 0..self.rows / STRIP {
-            let left = self.left[strip * self.left_strip..].as_ptr();
-            for panel in 0..self.columns / PANEL {
-                let right = self.right[panel * self.right_panel..].as_ptr();
-                let out = self.out[strip * STRIP * self.out_step + panel * PANEL..].as_mut_ptr();
+        let Checked(product) = self;
+        for strip in 0..product.rows / STRIP {
+            let left = product.left[strip * product.left_strip..].as_ptr();
+            for panel in 0..product.columns / PANEL {
+                let right = product.right[panel * product.right_panel..].as_ptr();
+                let out = product.out[strip * STRIP * product.out_step + panel * PANEL..].as_mut_ptr();
                 // SAFETY: `Product::run` checked that the operands cover all blocks; `dispatch` vouches for `L`.
                 unsafe {
                     match L::TILE_ROWS {
-                        12 => block::<L, 12>(&self, left, right, out),
-                        6 => block::<L, 6>(&self, left, right, out),
-                        _ => block::<L, 4>(&self, left, right, out),
+                        12 => block::<L, 12>(&product, left, right, out),
+                        6 => block::<L, 6>(&product, left, right, out),
+                        _ => block::<L, 4>(&product, left, right, out),
                     }
                 }
             }

@@ -20,12 +20,11 @@
 use std::ops::Range;
 
 use super::canonical::{Prepared, SIDE_BY_SIDE, scores};
-use super::exclusions::ChunkExclusions;
+use super::exclusions::{ChunkExclusions, Masked};
 use super::kernel::{CHAIN, Product};
 use super::lanes::{Isa, PANEL, STRIP};
 use super::rows::{KeyChunk, QueryBlock};
 use crate::matrix::Dtype;
-use crate::output::Rule;
 use crate::plan::pieces;
 use crate::spec::Metric;
 
@@ -109,7 +108,7 @@ impl Scan<'_> {
         &self,
         rows: Range<usize>,
         panels: Range<usize>,
-        masked: &[Vec<(u32, Rule)>],
+        masked: &[Masked],
         epilogue: &mut impl Epilogue,
     ) {
         let dim = self.queries.matrix.dim();
@@ -137,7 +136,9 @@ impl Scan<'_> {
                 for (row, scores) in strip.zip(tile.chunks_mut(columns)) {
                     if self.queries.scales[row].finite {
                         let first = (group.start * PANEL) as u32;
-                        self.mask(first, scores, &masked[row - rows.start]);
+                        let real = (self.keys.kept.len() - first as usize).min(scores.len());
+                        scores[real..].fill(f32::NAN);
+                        masked[row - rows.start].hide(first, &mut scores[..real]);
                         epilogue.eat(row, first, scores);
                     }
                 }
@@ -145,17 +146,95 @@ impl Scan<'_> {
         }
     }
 
-    fn mask(&self, first: u32, scores: &mut [f32], masked: &[(u32, Rule)]) {
-        let real = (self.keys.kept.len() - first as usize).min(scores.len());
-        scores[real..].fill(f32::NAN);
-        let start = masked.partition_point(|(position, _)| *position < first);
-        for (position, _) in masked[start..].iter().take_while(|(position, _)| ((position - first) as usize) < real) {
-            scores[(position - first) as usize] = f32::NAN;
+    /// The excluded positions of each query of `rows`.
+    pub(crate) fn masked<'e>(&self, exclusions: &'e ChunkExclusions, rows: Range<usize>) -> Vec<Masked<'e>> {
+        rows.map(|row| exclusions.of(self.queries, row)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::canonical::score;
+    use super::*;
+    use crate::matrix::{Element, Matrix};
+    use crate::spec::NonFinite;
+    use half::f16;
+
+    /// Takes whatever comes.
+    struct Keep(Vec<(usize, u32, f32)>);
+
+    impl Epilogue for Keep {
+        fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
+            let scores = (first..).zip(scores).filter(|(_, score)| !score.is_nan());
+            self.0.extend(scores.map(|(position, score)| (row, position, *score)));
         }
     }
 
-    /// The excluded positions of each query of `rows`.
-    pub(crate) fn masked(&self, exclusions: &ChunkExclusions, rows: Range<usize>) -> Vec<Vec<(u32, Rule)>> {
-        rows.map(|row| exclusions.of(self.queries, row)).collect()
+    /// Rows that make rounding errors large: sums that stagnate behind one large element, equal elements (every rounding
+    /// goes the same way), alternating signs, elements of many magnitudes.
+    fn adversarial<T: Element>(rows: usize, dim: usize, seed: u32) -> Matrix<'static> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32
+        };
+        let mut data = Vec::new();
+        for row in 0..rows {
+            let constant = 1.0 + next();
+            for element in 0..dim {
+                let value = match row % 5 {
+                    0 if element % 64 == 0 => 1.0 + next(),
+                    0 => 0.0003 * constant,
+                    1 => constant,
+                    2 => constant * if element % 2 == 0 { 1.0 } else { -1.0 },
+                    3 => (next() - 0.5) * 2_f32.powi(-((element % 30) as i32)),
+                    _ => next() - 0.5,
+                };
+                data.push(T::from_f32(value));
+            }
+        }
+        Matrix::from_vec(data, rows, dim).unwrap()
+    }
+
+    /// The largest distance of a scan's score to the canonical one, as a share of the bound.
+    fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
+        let block = QueryBlock::read(isa, queries, 0..queries.rows(), NonFinite::Error).unwrap();
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), metric, NonFinite::Error, None).unwrap();
+        let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 2 };
+        let exclude = crate::spec::Exclude::default();
+        let exclusions = super::super::exclusions::Exclusions { rules: &exclude, positives: None, first_query: 0 };
+        let exclusions = ChunkExclusions::new(&exclusions, &chunk);
+        let masked = scan.masked(&exclusions, 0..queries.rows());
+        let mut found = Keep(Vec::new());
+        scan.run(0..queries.rows(), 0..chunk.panel_count(), &masked, &mut found);
+        assert_eq!(found.0.len(), queries.rows() * keys.rows());
+        let share = found.0.into_iter().map(|(row, position, approximate)| {
+            let query = Prepared::new(isa, queries, row);
+            let key = Prepared::new(isa, keys, position as usize);
+            let unit = scan.unit(row);
+            let distance = f64::from(approximate) - f64::from(score(isa, metric, &query, &key)) / unit;
+            distance.abs() / scan.error_bound(unit)
+        });
+        share.fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn the_bound_holds() {
+        for isa in Isa::available() {
+            for dim in [1, 15, 64, 65, 384, 1024, 4096] {
+                for metric in [Metric::Cosine, Metric::Dot] {
+                    let share =
+                        share_of_bound(isa, metric, &adversarial::<f32>(25, dim, 1), &adversarial::<f32>(70, dim, 2));
+                    assert!(share <= 1.0, "{} f32 {metric:?} dim {dim}: {share} of the bound", isa.name());
+                    let share =
+                        share_of_bound(isa, metric, &adversarial::<f16>(25, dim, 3), &adversarial::<f16>(70, dim, 4));
+                    assert!(share <= 1.0, "{} f16 {metric:?} dim {dim}: {share} of the bound", isa.name());
+                    if dim >= 384 {
+                        // The rows are hostile indeed, else the test says nothing.
+                        assert!(share > 0.01, "{} dim {dim}: only {share} of the bound", isa.name());
+                    }
+                }
+            }
+        }
     }
 }

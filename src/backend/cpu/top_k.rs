@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::exclusions::{ChunkExclusions, Exclusions};
+use super::exclusions::{ChunkExclusions, Exclusions, Masked};
 use super::gate::{Best, Gate, Hit, Wanted};
 use super::look::Look;
 use super::pairs::score_pairs;
@@ -183,7 +183,7 @@ impl Call<'_> {
         scan: Scan,
         rows: Range<usize>,
         panels: Range<usize>,
-        masked: &[Vec<(u32, Rule)>],
+        masked: &[Masked],
         found: &[Found],
     ) -> Vec<RowPart> {
         let gates = rows.clone().zip(found).map(|(row, found)| {

@@ -7,9 +7,18 @@ use super::{Lanes, Task};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
+/// Whether the processor has all that [`run`] is compiled for.
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("popcnt")
+}
+
 /// # Safety
-/// The processor must have AVX2 and FMA.
-#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+/// [`is_available`] must hold.
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller vouches for the features.
     unsafe { task.run::<Avx2>() }

@@ -7,9 +7,18 @@ use super::{Lanes, Task};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
+/// Whether the processor has all that [`run`] is compiled for.
+pub(super) fn is_available() -> bool {
+    super::avx2::is_available()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
 /// # Safety
-/// The processor must have AVX-512 F, BW, DQ and VL, AVX2 and FMA.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+/// [`is_available`] must hold.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller vouches for the features.
     unsafe { task.run::<Avx512>() }

@@ -83,11 +83,10 @@ impl Isa {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && ["avx512f", "avx512bw", "avx512dq", "avx512vl"].iter().all(|name| has_avx512(name)) {
+            if avx512::is_available() {
                 sets.push(Isa(Kind::Avx512));
             }
-            if avx2 {
+            if avx2::is_available() {
                 sets.push(Isa(Kind::Avx2));
             }
         }
@@ -126,15 +125,5 @@ impl Isa {
             // SAFETY: as above.
             Kind::Avx512 => unsafe { avx512::run(task) },
         }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx512(name: &str) -> bool {
-    match name {
-        "avx512f" => is_x86_feature_detected!("avx512f"),
-        "avx512bw" => is_x86_feature_detected!("avx512bw"),
-        "avx512dq" => is_x86_feature_detected!("avx512dq"),
-        _ => is_x86_feature_detected!("avx512vl"),
     }
 }
