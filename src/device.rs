@@ -57,7 +57,8 @@ impl Device {
         Device::cpu_with(Limits::default())
     }
 
-    /// The processor within limits: number of threads, bytes of working memory.
+    /// The processor within limits: number of threads, bytes of working memory. Where no threads can be had the work
+    /// runs on those that the process has, with the same answers.
     pub fn cpu_with(limits: Limits) -> Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }

@@ -25,11 +25,11 @@ fn random_spec(rng: &mut StdRng, queries: usize, keys: usize) -> Histogram {
             Some(Lists::from_rows((0..queries).map(|_| (0..2).map(|_| rng.random_range(0..keys)).collect::<Vec<_>>())));
     }
     if rng.random() {
-        let mut ids = |rows| (0..rows).map(|_| rng.random_range(0..4)).collect();
-        exclude.groups = Some(Groups { queries: ids(queries), keys: ids(keys) });
+        let mut ids = |rows| (0..rows).map(|_| rng.random_range(0..4)).collect::<Vec<i64>>();
+        exclude.groups = Some(Groups { queries: ids(queries), keys: ids(keys).into() });
     }
     if rng.random() {
-        exclude.keys = Some(Bitset::from_items(keys, (0..keys).filter(|_| rng.random())).unwrap());
+        exclude.keys = Some(Bitset::from_items(keys, (0..keys).filter(|_| rng.random())).unwrap().into());
     }
     let metric = if rng.random() { Metric::Cosine } else { Metric::Dot };
     let hi = match metric {

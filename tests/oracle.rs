@@ -345,7 +345,7 @@ fn draws_are_sorted_distinct_eligible_and_the_same_in_parts() {
             assert!(whole.row_indices(query).iter().all(|key| ![query as i64, query as i64 + 1].contains(key)));
             assert!(whole.row_scores(query).first() <= hardest.row_scores(query).first());
         }
-        let part = oracle::top_k(&spec.rows(11..29), &rows.slice(11..29).unwrap(), &rows).unwrap();
+        let part = oracle::top_k(&spec.rows(11..29).unwrap(), &rows.slice(11..29).unwrap(), &rows).unwrap();
         assert_eq!(part.indices, whole.indices[11 * 7..29 * 7]);
     }
 }

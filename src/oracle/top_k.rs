@@ -41,6 +41,7 @@ pub fn top_k(spec: &TopK, queries: &Matrix, keys: &Matrix) -> Result<Neighbours>
     let mut scores = try_vec(f32::NAN, slots, "the scores")?;
     for (row, answer) in rows.iter().enumerate() {
         for (slot, (key, score)) in answer.taken.iter().enumerate() {
+            spec.select.check_drawn(*score)?;
             indices[row * spec.k + slot] = *key as i64;
             scores[row * spec.k + slot] = *score;
         }

@@ -12,7 +12,10 @@ pub(crate) use scan::{ScanPlan, at_least_one_piece, pieces, scan, split};
 pub struct Limits {
     /// Threads that compute; 0: one per core.
     pub threads: usize,
-    /// Bytes of working memory beside inputs and outputs. Smaller means more, smaller chunks and the same answer.
+    /// Bytes of working memory beside inputs and outputs. Smaller means more, smaller chunks. `top_k`, `histogram` and
+    /// `score_pairs` give the same answer to the bit; `info_nce` holds f32 copies of its rows whatever the limit, and its
+    /// sums depend on the chunks: losses and gradients of two limits differ by rounding, within the 1e-5 of the largest
+    /// element that the tests allow any answer. `cosine` packs both sides whole.
     pub memory_bytes: u64,
 }
 

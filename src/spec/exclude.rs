@@ -1,6 +1,7 @@
 //! Keys that must not be returned, whatever their score.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Lists, length};
 use crate::error::{Error, Result};
@@ -68,8 +69,8 @@ impl Bitset {
 pub struct Groups {
     /// One id per query.
     pub queries: Vec<i64>,
-    /// One id per key.
-    pub keys: Vec<i64>,
+    /// One id per key; shared, so that the rules of a part of the queries do not copy it.
+    pub keys: Arc<[i64]>,
 }
 
 /// Keys that are never returned, by rule. Rules add up.
@@ -83,7 +84,7 @@ pub struct Exclude {
     /// Keys of the query's own group.
     pub groups: Option<Groups>,
     /// Keys kept from every query.
-    pub keys: Option<Bitset>,
+    pub keys: Option<Arc<Bitset>>,
 }
 
 impl Exclude {
@@ -99,6 +100,12 @@ impl Exclude {
             Some(set) => length("exclude.keys", set.len(), keys),
             None => Ok(()),
         }
+    }
+
+    /// How many queries the rules are given for, where a rule is given per query.
+    pub(super) fn rows(&self) -> impl Iterator<Item = usize> {
+        let pairs = self.pairs.as_ref().map(Lists::rows);
+        pairs.into_iter().chain(self.groups.as_ref().map(|groups| groups.queries.len()))
     }
 
     /// The key that query `query`, counted among all queries, is itself.

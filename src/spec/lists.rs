@@ -153,6 +153,15 @@ impl Positives {
         }
     }
 
+    /// How many queries the positives are given for, where they are given per query.
+    pub(super) fn rows(&self) -> Option<usize> {
+        match self {
+            Positives::None | Positives::Aligned => None,
+            Positives::Index(index) => Some(index.len()),
+            Positives::Lists(lists) => Some(lists.rows()),
+        }
+    }
+
     /// The positives of the queries in `rows`.
     pub(crate) fn slice(&self, rows: Range<usize>) -> Positives {
         match self {

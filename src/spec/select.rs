@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::positive;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which k of the keys inside the band a query gets. Whatever is taken comes back by score, descending, then by
 /// index, ascending.
@@ -34,7 +34,8 @@ pub enum Select {
     },
     /// k keys without replacement, in proportion to `exp(score / temperature)`.
     Softmax {
-        /// The draw's own temperature, above 0.
+        /// The draw's own temperature, above 0, and large enough that scores over it stay within ±8,192: for cosine
+        /// above 1/8192.
         temperature: f32,
         /// Seed of the draw.
         seed: u64,
@@ -48,6 +49,10 @@ static LOG2_TABLE: LazyLock<[u32; 257]> =
     LazyLock::new(|| std::array::from_fn(|i| ((1.0 + i as f64 / 256.0).log2() * f64::from(1 << 26)).round() as u32));
 
 impl Select {
+    /// The magnitude at which logits saturate, ±8,192 in units of 2⁻¹⁶. A call that would return a key whose logit lies
+    /// there fails: its draw would not follow its weight.
+    pub const MAX_LOGIT: i32 = 1 << 29;
+
     /// The largest value that [`Select::gumbel`] gives: no draw key lies further above its logit.
     pub const MAX_GUMBEL: i32 = 23 << 16;
 
@@ -55,6 +60,18 @@ impl Select {
         match self {
             Select::Hardest | Select::Uniform { .. } => Ok(()),
             Select::Softmax { temperature, .. } => positive("select.temperature", *temperature),
+        }
+    }
+
+    /// An error where the logit of a drawn key is beyond the range within which draws follow their weights.
+    pub(crate) fn check_drawn(&self, score: f32) -> Result<()> {
+        match *self {
+            Select::Softmax { temperature, .. } if Select::logit(score, temperature).abs() >= Select::MAX_LOGIT => {
+                let least = f64::from(score.abs()) / 8192.0;
+                let reason = format!("{temperature} is too small for a score of {score}; use more than {least:e}");
+                Err(Error::spec("select.temperature", reason))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -100,7 +117,7 @@ impl Select {
 
     /// The logit of `score` in units of 2⁻¹⁶, as [`Select`] defines it.
     pub fn logit(score: f32, temperature: f32) -> i32 {
-        const LIMIT: f32 = (1 << 29) as f32;
+        const LIMIT: f32 = Select::MAX_LOGIT as f32;
         (score * (1.0 / temperature) * 65_536.0).clamp(-LIMIT, LIMIT) as i32
     }
 

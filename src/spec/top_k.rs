@@ -1,9 +1,10 @@
 //! The specification of `top_k`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape, first_query};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What [`Device::top_k`](crate::Device::top_k) computes: for each query, k of the keys that lie inside its band
 /// and pass the exclusions. If k such keys exist, k come back.
@@ -99,14 +100,14 @@ impl TopK {
     }
 
     /// Excludes keys of the query's own group.
-    pub fn exclude_groups(mut self, queries: Vec<i64>, keys: Vec<i64>) -> Self {
-        self.exclude.groups = Some(Groups { queries, keys });
+    pub fn exclude_groups(mut self, queries: Vec<i64>, keys: impl Into<Arc<[i64]>>) -> Self {
+        self.exclude.groups = Some(Groups { queries, keys: keys.into() });
         self
     }
 
     /// Excludes a set of keys from every query.
-    pub fn exclude_keys(mut self, keys: Bitset) -> Self {
-        self.exclude.keys = Some(keys);
+    pub fn exclude_keys(mut self, keys: impl Into<Arc<Bitset>>) -> Self {
+        self.exclude.keys = Some(keys.into());
         self
     }
 
@@ -129,13 +130,21 @@ impl TopK {
     }
 
     /// The same question for the queries in `rows` alone: the answer equals those rows of the whole answer.
-    pub fn rows(&self, rows: Range<usize>) -> TopK {
-        TopK {
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `rows` is no range of the queries that positives and exclusions are given for.
+    pub fn rows(&self, rows: Range<usize>) -> Result<TopK> {
+        let given = self.positives.rows().into_iter().chain(self.exclude.rows()).min().unwrap_or(usize::MAX);
+        if rows.start > rows.end || rows.end > given {
+            return Err(Error::shape("rows", format!("{rows:?} of specifications for {given} queries")));
+        }
+        first_query(self.first_query, rows.start)?;
+        Ok(TopK {
             positives: self.positives.slice(rows.clone()),
             exclude: self.exclude.slice(rows.clone()),
             first_query: self.first_query + rows.start,
             ..*self
-        }
+        })
     }
 
     pub(crate) fn validate(&self, shape: Shape) -> Result<()> {

@@ -90,7 +90,7 @@ fn check(args: &MineArgs) -> Result<(), Failure> {
 fn compute(task: &Task, device: &Device, rows: Range<usize>) -> Result<Block, Failure> {
     let explain = |error| task.inputs.explain(error, rows.start);
     let queries = task.queries.read(rows.clone()).map_err(explain)?;
-    let found = device.top_k(&task.spec.rows(rows.clone()), &queries, &*task.corpus).map_err(explain)?;
+    let found = device.top_k(&task.spec.rows(rows.clone())?, &queries, &*task.corpus).map_err(explain)?;
     Ok(Block::of(found, task.corpus.rows()))
 }
 

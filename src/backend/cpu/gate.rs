@@ -167,7 +167,7 @@ impl<'a> Gate<'a> {
             Select::Softmax { temperature, .. } if self.drawn.threshold.is_finite() => {
                 let logit = self.drawn.threshold - f64::from(Select::MAX_GUMBEL) - self.drawn.error;
                 // A logit at the clamp says nothing about the score.
-                if logit <= -f64::from(1 << 29) {
+                if logit <= -f64::from(Select::MAX_LOGIT) {
                     return f64::NEG_INFINITY;
                 }
                 logit * (f64::from(temperature) / 65_536.0) / self.unit - self.error

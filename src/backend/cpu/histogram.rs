@@ -55,7 +55,7 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
         counts.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         counts.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         for chunk_range in pieces(keys.rows(), plan.key_rows) {
-            let excluded = spec.exclude.keys.as_ref();
+            let excluded = spec.exclude.keys.as_deref();
             let chunk = KeyChunk::read(isa, keys, chunk_range, spec.metric, spec.nonfinite, excluded)?;
             if range.start == 0 {
                 counts.special.zero_keys += chunk.zero_rows;

@@ -122,7 +122,7 @@ impl Call<'_> {
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
-            let excluded = self.spec.exclude.keys.as_ref();
+            let excluded = self.spec.exclude.keys.as_deref();
             let chunk = KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
@@ -142,6 +142,7 @@ impl Call<'_> {
                 rejected[row] = found.rejected;
             }
             let hits = answer(self.spec, found.best);
+            hits.iter().try_for_each(|hit| self.spec.select.check_drawn(hit.score))?;
             out.counts[row] = hits.len();
             for (slot, hit) in (row * self.spec.k..).zip(&hits) {
                 out.indices[slot] = hit.key as i64;
