@@ -192,6 +192,8 @@ pub struct Loss {
     pub key_influence: Vec<f32>,
     /// The same for each extra key.
     pub negative_influence: Vec<f32>,
+    /// Rows that are all zero, or were skipped; keys count in-batch and extra keys together.
+    pub special: SpecialRows,
 }
 
 /// The gradients of `info_nce`, of the loss times the upstream factor, with respect to the rows as they were given.

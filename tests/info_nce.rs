@@ -3,7 +3,7 @@
 mod common;
 
 use common::data::{DTYPES, KINDS, Kind, gaussian, matrix, rng, rows};
-use common::{cases, config, devices};
+use common::{config, devices};
 use cosmine::spec::{AlphaOn, Directions, Guard, InfoNce, Lists, Metric, NonFinite, Positives, Reading};
 use cosmine::{Device, Dtype, Error, Gradients, Limits, Loss, Matrix, Rows, oracle};
 use proptest::prelude::*;
@@ -41,11 +41,11 @@ impl Inputs {
 struct Tolerance {
     relative: f64,
     of_largest: f64,
-    /// Of gradients, in units of the upstream factor.
+    /// Of gradients, in units of the upstream factor over the temperature.
     floor: f64,
 }
 
-const TIGHT: Tolerance = Tolerance { relative: 1e-5, of_largest: 1e-5, floor: 1e-7 };
+const TIGHT: Tolerance = Tolerance { relative: 1e-5, of_largest: 1e-5, floor: 1e-8 };
 
 #[track_caller]
 fn close(found: &[f32], expected: &[f64], tolerance: Tolerance, floor: f64, case: &str) {
@@ -59,31 +59,108 @@ fn close(found: &[f32], expected: &[f64], tolerance: Tolerance, floor: f64, case
     }
 }
 
+/// The largest norm of a row; 1 where all are zero or not finite.
+fn largest_norm(matrix: &Matrix) -> f64 {
+    let norms = (0..matrix.rows()).map(|row| norm(matrix, row)).filter(|norm| norm.is_finite());
+    match norms.fold(0.0, f64::max) {
+        0.0 => 1.0,
+        largest => largest,
+    }
+}
+
+fn norm(matrix: &Matrix, row: usize) -> f64 {
+    matrix.row(row).iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
+}
+
+/// The size of a score: 1 by cosine, the product of the largest norms otherwise. Rounding is relative to it.
+fn score_size(metric: Metric, inputs: &Inputs) -> f64 {
+    match metric {
+        Metric::Cosine => 1.0,
+        Metric::Dot => {
+            let keys = inputs.negatives.as_ref().map_or(0.0, largest_norm).max(largest_norm(&inputs.keys));
+            largest_norm(&inputs.queries).max(keys).powi(2)
+        }
+    }
+}
+
+/// Compares gradients. By cosine each row's are taken times the row's norm, which they are inversely proportional to:
+/// else the rows of a small norm would hide all others. `size` is that of a gradient so scaled.
+#[track_caller]
+fn close_gradients(
+    metric: Metric,
+    matrix: &Matrix,
+    found: &[f32],
+    expected: &[f64],
+    tolerance: Tolerance,
+    size: f64,
+    case: &str,
+) {
+    assert_eq!(found.len(), expected.len(), "length, {case}");
+    assert!(found.iter().all(|value| value.is_finite()), "finite, {case}");
+    let limit = f64::from(f32::MAX);
+    let factors = (0..matrix.rows()).flat_map(|row| {
+        let norm = norm(matrix, row);
+        let factor = if metric == Metric::Dot || norm == 0.0 || !norm.is_finite() { 1.0 } else { norm };
+        std::iter::repeat_n(factor, matrix.dim())
+    });
+    let factors: Vec<f64> = factors.collect();
+    let scaled = |values: Vec<f64>| {
+        values.iter().zip(&factors).map(|(value, factor)| value.clamp(-limit, limit) * factor).collect::<Vec<f64>>()
+    };
+    let (found, expected) = (scaled(found.iter().map(|value| f64::from(*value)).collect()), scaled(expected.to_vec()));
+    let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    for (place, ((found, expected), factor)) in found.iter().zip(&expected).zip(&factors).enumerate() {
+        // The spacing of subnormal numbers is a floor of its own.
+        let spacing = f64::from(f32::from_bits(1)) * factor;
+        let floor = tolerance.floor * size + spacing;
+        let allowed = tolerance.relative * expected.abs() + tolerance.of_largest * largest + floor;
+        assert!((found - expected).abs() <= allowed, "{found} in place of {expected} at {place}, {case}");
+    }
+}
+
 #[track_caller]
 fn check_with(spec: &InfoNce, inputs: &Inputs, tolerance: Tolerance, case: &str) {
     let expected = oracle::info_nce(spec, &inputs.queries, &inputs.keys, inputs.negatives.as_ref()).unwrap();
     for device in devices() {
         let case = format!("{case}, {device:?}");
         let (loss, gradients) = inputs.run(&device, spec);
-        // Rounding of scores, 2⁻²⁴ each, comes back divided by the temperature.
-        let logit = 5e-7 / f64::from(spec.temperature);
+        let temperature = f64::from(spec.temperature);
+        let size = score_size(spec.metric, inputs);
+        // Rounding of scores, 2⁻²⁴ of their size each, comes back divided by the temperature.
+        let logit = 5e-7 * size / temperature;
+        // And as a relative error of each softmax mass.
+        let tolerance = Tolerance {
+            relative: tolerance.relative.max(logit),
+            of_largest: tolerance.of_largest.max(logit),
+            ..tolerance
+        };
         close(&[loss.loss], &[expected.loss], tolerance, logit, &format!("loss, {case}"));
         close(&loss.rows, &expected.rows, tolerance, 4.0 * logit, &format!("rows, {case}"));
         let found = &loss.statistics;
-        close(&found.positive, &expected.positive, tolerance, 1e-6, &format!("positive, {case}"));
-        close(&found.hardest_negative, &expected.hardest_negative, tolerance, 1e-6, &format!("hardest, {case}"));
-        close(&found.mean_negative, &expected.mean_negative, tolerance, 1e-6, &format!("mean, {case}"));
+        close(&found.positive, &expected.positive, tolerance, 1e-6 * size, &format!("positive, {case}"));
+        close(&found.hardest_negative, &expected.hardest_negative, tolerance, 1e-6 * size, &format!("hardest, {case}"));
+        close(&found.mean_negative, &expected.mean_negative, tolerance, 1e-6 * size, &format!("mean, {case}"));
         close(&found.entropy, &expected.entropy, tolerance, 4.0 * logit, &format!("entropy, {case}"));
         close(&loss.key_influence, &expected.key_influence, tolerance, 1e-6, &format!("influence, {case}"));
         let extra = &loss.negative_influence;
         close(extra, &expected.negative_influence, tolerance, 1e-6, &format!("extra influence, {case}"));
-        let floor = tolerance.floor * f64::from(spec.upstream.abs());
-        close(&gradients.queries, &expected.grad_queries, tolerance, floor, &format!("dQ, {case}"));
-        close(&gradients.keys, &expected.grad_keys, tolerance, floor, &format!("dK, {case}"));
-        close(&gradients.negatives, &expected.grad_negatives, tolerance, floor, &format!("dN, {case}"));
-        // dτ is a difference of scores, each a sum of f32 products, over τ²; HCL weighs some of them up.
+        let upstream = f64::from(spec.upstream.abs());
+        let pull = upstream * size.sqrt() / temperature;
+        let (metric, extra) = (spec.metric, inputs.negatives.as_ref());
+        let dq = &expected.grad_queries;
+        close_gradients(metric, &inputs.queries, &gradients.queries, dq, tolerance, pull, &format!("dQ, {case}"));
+        let dk = &expected.grad_keys;
+        close_gradients(metric, &inputs.keys, &gradients.keys, dk, tolerance, pull, &format!("dK, {case}"));
+        if let Some(extra) = extra {
+            let dn = &expected.grad_negatives;
+            close_gradients(metric, extra, &gradients.negatives, dn, tolerance, pull, &format!("dN, {case}"));
+        }
+        assert_eq!(loss.special, special(spec, inputs), "special rows, {case}");
+        // dτ is a difference of scores, each a sum of f32 products, over τ², weighed by the mass on negatives: of a row
+        // without any it is 0, and so is its loss. HCL weighs some of them up.
         let weighed = (1.0 + f64::from(spec.beta.unwrap_or(0.0))) / (1.0 - f64::from(spec.tau_plus.unwrap_or(0.0)));
-        let by_temperature = 1e-6 * weighed * f64::from(spec.upstream.abs()) / f64::from(spec.temperature).powi(2);
+        let mass = expected.rows.iter().fold(0.0_f64, |largest, loss| largest.max(loss.abs())).max(logit).min(1.0);
+        let by_temperature = 1e-6 * weighed * mass * size * upstream / temperature.powi(2);
         close(
             &[gradients.temperature],
             &[expected.grad_temperature],
@@ -95,6 +172,24 @@ fn check_with(spec: &InfoNce, inputs: &Inputs, tolerance: Tolerance, case: &str)
         assert_eq!(bits(&alone.rows), bits(&loss.rows), "rows without gradients, {case}");
         close(&alone.key_influence, &expected.key_influence, tolerance, 1e-6, &format!("influence alone, {case}"));
     }
+}
+
+/// The zero and skipped rows of each side, counted plainly.
+fn special(spec: &InfoNce, inputs: &Inputs) -> cosmine::SpecialRows {
+    let count = |matrix: &Matrix, is: fn(&f32) -> bool, all: bool| {
+        let found = |row: &usize| if all { matrix.row(*row).iter().all(is) } else { matrix.row(*row).iter().any(is) };
+        (0..matrix.rows()).filter(found).count()
+    };
+    let zero = |matrix: &Matrix| count(matrix, |value| *value == 0.0, true);
+    let skipped = |matrix: &Matrix| count(matrix, |value| !value.is_finite(), false);
+    let extra = inputs.negatives.as_ref();
+    assert!(spec.nonfinite == NonFinite::Skip || skipped(&inputs.queries) + skipped(&inputs.keys) == 0);
+    let mut special = cosmine::SpecialRows::default();
+    special.zero_queries = zero(&inputs.queries);
+    special.zero_keys = zero(&inputs.keys) + extra.map_or(0, zero);
+    special.skipped_queries = skipped(&inputs.queries);
+    special.skipped_keys = skipped(&inputs.keys) + extra.map_or(0, skipped);
+    special
 }
 
 #[track_caller]
@@ -486,30 +581,246 @@ fn random_spec(rng: &mut StdRng, [queries, keys, negatives, _]: [usize; 4]) -> I
     spec
 }
 
-fn smallest_norm(rows: &Matrix) -> f64 {
-    let norm = |row: usize| rows.row(row).iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    (0..rows.rows()).map(norm).filter(|norm| *norm > 0.0).fold(f64::INFINITY, f64::min)
+/// Puts NaN or an infinity into some rows.
+fn spoiled(inputs: Inputs, rng: &mut StdRng) -> Inputs {
+    let mut spoil = |rows: &Matrix| {
+        let mut values: Vec<f32> = (0..rows.rows()).flat_map(|row| rows.row(row)).collect();
+        for row in 0..rows.rows() {
+            if rng.random_range(0..4) == 0 {
+                let place = row * rows.dim() + rng.random_range(0..rows.dim());
+                values[place] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][rng.random_range(0..3)];
+            }
+        }
+        matrix(&values, rows.rows(), rows.dim(), rows.dtype())
+    };
+    let (queries, keys) = (spoil(&inputs.queries), spoil(&inputs.keys));
+    Inputs { queries, keys, negatives: inputs.negatives.as_ref().map(spoil) }
+}
+
+/// The same problem for dot products of this size: all that is compared with a score grows with it.
+fn by_dot(mut spec: InfoNce, size: f32) -> InfoNce {
+    spec.metric = Metric::Dot;
+    spec.temperature *= size;
+    spec.margin *= size;
+    spec.guard.above = spec.guard.above.map(|above| above * size);
+    spec.alpha = spec.alpha.map(|(alpha, on)| (alpha / size, on));
+    spec
+}
+
+fn is_too_long(matrix: &Matrix) -> bool {
+    (0..matrix.rows()).map(|row| norm(matrix, row)).any(|norm| norm.is_finite() && norm > 2_f64.powi(56))
 }
 
 proptest! {
-    #![proptest_config(config(cases(64)))]
+    #![proptest_config(config(64))]
     #[test]
     fn random_options(
         seed in any::<u64>(),
         // Scores of rows of one element are ±1, which puts HCL's estimate exactly on its floor, where either of two
         // gradients is right.
         shape in [1_usize..40, 1_usize..60, 0_usize..20, 2_usize..70],
-        kind in 0..4_usize,
+        kind in 0..KINDS.len(),
         dtype in 0..3_usize,
+        dot in any::<bool>(),
+        skip in 0..3_usize,
     ) {
         let mut rng = rng(seed);
-        let spec = random_spec(&mut rng, shape);
-        let inputs = Inputs::new(KINDS[kind], shape, DTYPES[dtype], seed % 1000);
-        // Where rows are parallel the gradient is 0, the difference of two equal vectors as long as this.
-        let smallest = [&inputs.queries, &inputs.keys].into_iter().map(smallest_norm).fold(f64::INFINITY, f64::min);
-        let smallest = inputs.negatives.as_ref().map_or(smallest, |negatives| smallest.min(smallest_norm(negatives)));
-        let floor = 1e-6 / f64::from(spec.temperature) / smallest;
-        let tolerance = Tolerance { relative: 1e-4, of_largest: 1e-4, floor };
-        check_with(&spec, &inputs, tolerance, &format!("{shape:?} {spec:?}"));
+        let mut spec = random_spec(&mut rng, shape);
+        let mut inputs = Inputs::new(KINDS[kind], shape, DTYPES[dtype], seed % 1000);
+        if matches!(KINDS[kind], Kind::Sparse | Kind::Extreme) {
+            // So do rows of which one element is left.
+            (spec.beta, spec.tau_plus) = (None, None);
+        }
+        if skip == 0 {
+            inputs = spoiled(inputs, &mut rng);
+            spec = spec.nonfinite(NonFinite::Skip);
+        }
+        let case = format!("{shape:?} {:?} {spec:?}", KINDS[kind]);
+        let too_long = [&inputs.queries, &inputs.keys].into_iter().chain(&inputs.negatives).any(is_too_long);
+        if dot && too_long {
+            spec = spec.metric(Metric::Dot);
+            for device in devices() {
+                let found = device.info_nce_grad(&spec, &inputs.queries, &inputs.keys, inputs.negatives());
+                prop_assert!(matches!(found, Err(Error::Spec { argument: "metric", .. })), "{case}");
+            }
+            return Ok(());
+        }
+        if dot {
+            let size = score_size(Metric::Dot, &inputs) as f32;
+            // Scores that are subnormal numbers, or temperatures whose inverse overflows, say nothing.
+            prop_assume!(size > 1e-25);
+            spec = by_dot(spec, size);
+        }
+        let tolerance = Tolerance { relative: 1e-4, of_largest: 1e-4, floor: 1e-6 };
+        check_with(&spec, &inputs, tolerance, &case);
+    }
+}
+
+/// One query, its positive, and one more key; by dot product, with a guard.
+fn guarded(query: &[f32], positive: &[f32], other: &[f32], above: f32) -> (InfoNce, Inputs) {
+    let dim = query.len();
+    let mut spec = InfoNce::new(1.0).metric(Metric::Dot);
+    spec.guard.above = Some(above);
+    let keys = matrix(&[positive, other].concat(), 2, dim, Dtype::F32);
+    (spec, Inputs { queries: matrix(query, 1, dim, Dtype::F32), keys, negatives: None })
+}
+
+#[test]
+fn long_rows_of_a_dot_product_are_named() {
+    for (query, keys, expected) in [
+        ([1e19, 0.0], [[-1e19, 0.0], [1.0, 0.0]], "queries, row 0"),
+        ([3e38, 3e38], [[1.0, 1.0], [3e38, -3e38]], "queries, row 0"),
+        ([1.0, 1.0], [[1.0, 0.0], [1e22, 0.0]], "keys, row 1"),
+    ] {
+        for above in [-3e38, 0.0] {
+            for nonfinite in [NonFinite::Error, NonFinite::Skip] {
+                let (spec, inputs) = guarded(&query, &keys[0], &keys[1], above);
+                for device in devices() {
+                    match device.info_nce_grad(&spec.clone().nonfinite(nonfinite), &inputs.queries, &inputs.keys, None)
+                    {
+                        Err(Error::Spec { argument: "metric", reason }) => {
+                            assert!(reason.contains(expected), "{reason}")
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_dot_products_are_finite() {
+    let long = 5e16;
+    for sign in [1.0, -1.0] {
+        for temperature in [1.0, 1e-30, 1e30] {
+            for hardness in [None, Some(0.0), Some(1.0)] {
+                let (mut spec, inputs) = guarded(&[long, long], &[long, -long], &[sign * long, long], f32::MAX);
+                spec.temperature = temperature;
+                spec.beta = hardness;
+                spec = spec.directions(directions("qk,kq,qq,kk"));
+                for device in devices() {
+                    let (loss, gradients) = inputs.run(&device, &spec);
+                    let all =
+                        loss.rows.iter().chain(&loss.key_influence).chain(&gradients.queries).chain(&gradients.keys);
+                    let ends = [loss.loss, gradients.temperature];
+                    assert!(all.chain(&ends).all(|value| value.is_finite()), "{spec:?}: {loss:?} {gradients:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bound_at_the_end_of_the_range_drops_all() {
+    for metric in [Metric::Cosine, Metric::Dot] {
+        let (spec, inputs) = guarded(&[7e16, 0.0], &[-7e16, 0.0], &[1.0, 2.0], f32::MIN);
+        let spec = spec.metric(metric).directions(directions("qk,kq,qq,kk"));
+        for device in devices() {
+            let (loss, _) = inputs.run(&device, &spec);
+            assert_eq!((loss.loss, loss.statistics.hardest_negative[0].is_nan()), (0.0, true));
+        }
+    }
+}
+
+#[test]
+fn dot_products_that_count_as_zero_are_kept() {
+    let (spec, inputs) = guarded(&[1e-20], &[1e-20], &[1.1e-20], 0.0);
+    for device in devices() {
+        let (loss, _) = inputs.run(&device, &spec);
+        assert!((loss.loss - std::f32::consts::LN_2).abs() < 1e-6, "{loss:?}");
+    }
+}
+
+#[test]
+fn guards_decide_equal_and_nearly_equal_rows_by_canonical_scores() {
+    for kind in [Kind::Equal, Kind::NearDuplicates, Kind::Ties, Kind::OneHuge] {
+        for dtype in DTYPES {
+            for (metric, text) in [(Metric::Cosine, "qk,kq"), (Metric::Cosine, "qq,kk"), (Metric::Dot, "qk,kq,qq,kk")] {
+                let mut inputs = Inputs::new(kind, [60, 70, 20, 300], dtype, 21);
+                // Extra keys of another type are scored by other products.
+                inputs.negatives = Some(rows(kind, 20, 300, Dtype::F32, 22));
+                let mut spec = InfoNce::new(0.2).directions(directions(text));
+                spec.guard.above = Some(0.0);
+                if metric == Metric::Dot {
+                    spec = by_dot(spec, score_size(metric, &inputs) as f32);
+                }
+                let tolerance = Tolerance { floor: 1e-7, ..TIGHT };
+                check_with(&spec, &inputs, tolerance, &format!("{kind:?} {dtype} {metric:?} {text}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_shortest_and_the_longest_rows() {
+    let dim = 12;
+    let mut rng = rng(31);
+    let mut side = |count: usize| {
+        let mut values = Vec::new();
+        for row in 0..count {
+            let scale = [1.0, 1e-40, 1e-41, 1e38, 1e-45][row % 5];
+            values.extend((0..dim).map(|_| (3.0 * gaussian(&mut rng)).clamp(-3.0, 3.0) * scale));
+        }
+        matrix(&values, count, dim, Dtype::F32)
+    };
+    let inputs = Inputs { queries: side(20), keys: side(25), negatives: Some(side(10)) };
+    assert!((0..20).any(|row| norm(&inputs.queries, row) < 1e-39) && largest_norm(&inputs.queries) > 3e38);
+    let mut spec = InfoNce::new(0.2).directions(directions("qk,kq,qq,kk"));
+    spec.guard.above = Some(0.3);
+    check_with(&spec, &inputs, Tolerance { floor: 1e-7, ..TIGHT }, "the ends of the range");
+    for device in devices() {
+        let (_, gradients) = inputs.run(&device, &spec);
+        assert!(gradients.queries.iter().any(|value| value.abs() == f32::MAX), "tiny rows saturate");
+    }
+}
+
+#[test]
+fn counts_beyond_32_bits_are_shape_errors() {
+    let data = [1.0_f32];
+    let (few, many) = (Matrix::view(&data, 1, 1).unwrap(), Matrix::strided(&data, 1 << 32, 1, 0).unwrap());
+    let spec = InfoNce::new(0.1);
+    let found = [
+        ("keys", Device::cpu().info_nce(&spec, &few, &many, None)),
+        ("negatives", Device::cpu().info_nce(&spec, &few, &few, Some(&many))),
+    ];
+    for (expected, found) in found {
+        match found {
+            Err(Error::Shape { argument, .. }) => assert_eq!(argument, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn ranges_of_options_are_checked() {
+    let inputs = small();
+    let mut ratio = InfoNce::new(0.1);
+    ratio.guard.ratio = Some(-0.5);
+    let alpha = InfoNce::new(1e-38).alpha(f32::MAX, AlphaOn::All);
+    for (spec, expected) in [(ratio, "guard.ratio"), (alpha, "alpha")] {
+        match Device::cpu().info_nce(&spec, &inputs.queries, &inputs.keys, inputs.negatives()) {
+            Err(Error::Spec { argument, .. }) => assert_eq!(argument, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_thousand_repeats_change_no_bit() {
+    let inputs = Inputs::new(Kind::Clustered, [50, 100, 10, 16], Dtype::F32, 17);
+    let mut spec = InfoNce::new(0.05).directions(directions("qk,kq,qq,kk"));
+    spec.guard.above = Some(0.05);
+    for device in devices() {
+        let bits_of = |(loss, gradients): &(Loss, Gradients)| {
+            let ends = [loss.loss, gradients.temperature];
+            let parts = [&loss.rows, &loss.key_influence, &loss.negative_influence];
+            let slopes = [&gradients.queries, &gradients.keys, &gradients.negatives];
+            parts.into_iter().chain(slopes).flatten().chain(&ends).map(|value| value.to_bits()).collect::<Vec<u32>>()
+        };
+        let first = bits_of(&inputs.run(&device, &spec));
+        for repeat in 0..1000 {
+            assert_eq!(bits_of(&inputs.run(&device, &spec)), first, "repeat {repeat}");
+        }
     }
 }

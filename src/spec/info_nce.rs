@@ -101,7 +101,7 @@ pub struct Guard {
     /// Drops `s > p + above`; 0.1 in Qwen3-Embedding ([arXiv 2506.05176](https://arxiv.org/abs/2506.05176)). May be
     /// negative.
     pub above: Option<f32>,
-    /// Drops `s > p − abs(p) · (1 − ratio)`, the ratio of [`Band`](super::Band).
+    /// Drops `s > p − abs(p) · (1 − ratio)`, the ratio of [`Band`](super::Band); 0 or above.
     pub ratio: Option<f32>,
     /// Group of each query; drops candidates of the row's own group: keys by `key_groups` and `negative_groups`,
     /// queries by `query_groups`.
@@ -111,7 +111,7 @@ pub struct Guard {
     /// Group of each extra key; without it extra keys have no group.
     pub negative_groups: Option<Vec<i64>>,
     /// Drops candidates that equal the row's own side of the pair, element for element: keys equal to one of its
-    /// positives, queries equal to the query.
+    /// positives, queries equal to the query. Bits are compared, after widening to f32: 0.0 and −0.0 differ.
     pub duplicates: bool,
 }
 
@@ -136,6 +136,12 @@ pub struct Guard {
 /// * `beta` and `tau_plus` (HCL, [arXiv 2010.04592](https://arxiv.org/abs/2010.04592)): in `qk`, the negatives' part
 ///   of `Z` becomes `max((R − τ⁺·N·e^{x_p})/(1 − τ⁺), N·e^{−1/temperature})` with `n_j = exp(x_j)`,
 ///   `R = Σ n^{β+1} / mean(n^β)`, N the number of negatives. `Some` of either switches it on.
+///
+/// # The range
+/// Losses and gradients whose magnitude exceeds the largest f32 become the largest f32, never an infinity: the gradient
+/// of a row with norm 1e-41, which grows as `1/norm`, is such a one. By [`Metric::Dot`] a row's norm is at most 2⁵⁶
+/// (7.2e16). A longer row is an [`Error::Spec`] that names it, whatever `nonfinite` says: rounding alone shifts its
+/// scores by more than a softmax can tell apart, and a training run that meets one has diverged.
 ///
 /// ```
 /// use cosmine::spec::{Directions, InfoNce};
@@ -340,6 +346,9 @@ impl InfoNce {
         }
         if let Some((alpha, _)) = self.alpha {
             finite("alpha", alpha)?;
+            if !(1.0 / self.temperature + alpha).is_finite() {
+                return Err(Error::spec("alpha", format!("1/{} + {alpha} overflows", self.temperature)));
+            }
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return Err(Error::spec("label_smoothing", format!("{} is not in [0, 1)", self.label_smoothing)));
@@ -358,6 +367,11 @@ impl InfoNce {
         let guard = &self.guard;
         for (argument, value) in [("guard.above", guard.above), ("guard.ratio", guard.ratio)] {
             value.map_or(Ok(()), |value| finite(argument, value))?;
+        }
+        if let Some(ratio) = guard.ratio
+            && ratio < 0.0
+        {
+            return Err(Error::spec("guard.ratio", format!("{ratio} is below 0")));
         }
         if guard.query_groups.is_none() && (guard.key_groups.is_some() || guard.negative_groups.is_some()) {
             return Err(Error::spec("guard.query_groups", "missing; groups of keys need the queries' groups"));

@@ -1,4 +1,5 @@
-//! The second pass: tiles again, as gradients with respect to the scores, multiplied with the rows of either side.
+//! The second pass: tiles again, as gradients with respect to the scores times the temperature, multiplied with the
+//! rows of either side.
 
 use rayon::prelude::*;
 
@@ -6,7 +7,7 @@ use super::super::kernel::Product;
 use super::super::lanes::{Isa, PANEL, STRIP};
 use super::epilogue::Gradient;
 use super::family::Context;
-use super::pass::{Pass, Scratch, Tile};
+use super::pass::{Pass, Tile, parts};
 use crate::error::{Result, try_vec};
 
 /// The gradients with respect to the rows as they are multiplied.
@@ -89,8 +90,12 @@ impl Pass<'_> {
                 self.right.pack_panels(block_column, &mut panels);
                 masses.fill(0.0);
                 let used = lines.len().div_ceil(chunk);
-                let work =
-                    |scratch: &mut Scratch, index: usize, slopes: &mut [f32], masses: &mut [f32], out: &mut [f32]| {
+                let outs = parts(&mut anchor_gradients, chunk * step, used);
+                let slope_parts =
+                    slopes.par_chunks_mut(chunk * blocks.columns).zip(masses.par_chunks_mut(blocks.columns));
+                slope_parts.zip(outs).enumerate().for_each_init(
+                    || self.scratch(),
+                    |scratch, (index, ((slopes, masses), out))| {
                         let line = block_line + index * chunk;
                         let count = chunk.min(lines.len() - index * chunk);
                         self.left.pack_strips(&self.lines[line..line + count], &mut scratch.strips);
@@ -104,24 +109,8 @@ impl Pass<'_> {
                                 self.add_to_lines(context.isa, tile, &scratch.turned, out);
                             }
                         }
-                    };
-                let parts = slopes.par_chunks_mut(chunk * blocks.columns).zip(masses.par_chunks_mut(blocks.columns));
-                if targets.is_some() {
-                    let parts = parts.zip(anchor_gradients.par_chunks_mut(chunk * step)).take(used).enumerate();
-                    parts.for_each_init(
-                        || self.scratch(),
-                        |scratch, (index, ((slopes, masses), out))| {
-                            work(scratch, index, slopes, masses, out);
-                        },
-                    );
-                } else {
-                    parts.take(used).enumerate().for_each_init(
-                        || self.scratch(),
-                        |scratch, (index, (slopes, masses))| {
-                            work(scratch, index, slopes, masses, &mut []);
-                        },
-                    );
-                }
+                    },
+                );
                 if self.by_line.scores_keys() {
                     for masses in masses.chunks(blocks.columns).take(used) {
                         let columns = influence[block_column..self.columns].iter_mut();

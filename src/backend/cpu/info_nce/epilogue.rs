@@ -130,7 +130,8 @@ fn weighted<const HCL: bool>(blocks: &[[f32; LANES]], slope: f32, reference: f32
             sums[0][lane] += y;
             sums[1][lane] += below * y;
             if HCL {
-                let lower = if kept { exp(beta * x) } else { 0.0 };
+                // With β = 0 an x that overflowed would give NaN.
+                let lower = if kept { exp(beta * larger(x, f32::MIN)) } else { 0.0 };
                 let upper = lower * y;
                 sums[2][lane] += upper;
                 sums[3][lane] += below * upper;
@@ -177,7 +178,7 @@ pub(super) struct Pull {
     pub(super) lower: f32,
     /// Added for every negative: what label smoothing takes.
     pub(super) smoothing: f32,
-    /// The row's share in the loss over the temperature, the last factor.
+    /// The row's share in the loss, the last factor. The temperature divides at the very end.
     pub(super) weight: f32,
 }
 
@@ -202,7 +203,9 @@ impl Task for Gradient<'_> {
             let y = exp(if x > 0.0 { 0.0 } else { x });
             match self.beta {
                 None => pull.pull * y,
-                Some(beta) => exp(if x > 0.0 { 0.0 } else { beta * x }) * (pull.pull * y + pull.lower),
+                Some(beta) => {
+                    exp(if x > 0.0 { 0.0 } else { beta * larger(x, f32::MIN) }) * (pull.pull * y + pull.lower)
+                }
             }
         };
         match self.influence {
@@ -225,7 +228,7 @@ impl Task for Gradient<'_> {
     }
 }
 
-/// Masks scores above `hi` and says whether any lies in `[lo, hi]`.
+/// Masks scores above `hi` and says whether any lies in `[lo, hi]`. Masked scores never do: `lo` is finite.
 pub(super) struct Screen<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) lo: f32,

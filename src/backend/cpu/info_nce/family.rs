@@ -1,7 +1,7 @@
 //! The log-sums of one direction, one per anchor, and which scores of a line are negatives of an anchor.
 
-use super::super::canonical;
 use super::super::lanes::Isa;
+use super::super::scan::error_bound;
 use super::epilogue::{Partial, Pull, Screen, Sum};
 use super::masks::Masks;
 use super::side::Side;
@@ -55,8 +55,6 @@ pub(super) struct Family {
     /// A negative's logit is its score times this.
     pub(super) slope: f32,
     pub(super) beta: Option<f32>,
-    /// The scores further than this from a bound are decided by the fast score.
-    tolerance: f32,
     pub(super) sums: Vec<Sums>,
     pub(super) pulls: Vec<Pull>,
 }
@@ -68,17 +66,9 @@ impl Family {
             true => (in_batch_alpha(spec), spec.hcl().map(|(beta, _)| beta)),
             false => (0.0, None),
         };
-        let (left, right) = match direction {
-            Directions::QK | Directions::KQ => (context.queries, context.keys),
-            Directions::QQ => (context.queries, context.queries),
-            _ => (context.keys, context.keys),
-        };
-        let dim = left.dim as f64;
-        let relative = (2.0 * dim + 64.0) * f64::from(f32::EPSILON) / 2.0;
-        let tolerance = (relative * left.largest_norm() * right.largest_norm()).min(f64::from(f32::MAX)) as f32;
         let sums = vec![Sums::EMPTY; anchors.len()];
         let pulls = vec![Pull::default(); anchors.len()];
-        Family { direction, slot, anchors, slope: 1.0 / spec.temperature + alpha, beta, tolerance, sums, pulls }
+        Family { direction, slot, anchors, slope: 1.0 / spec.temperature + alpha, beta, sums, pulls }
     }
 
     pub(super) fn slot_of(&self, query: usize, key: usize, term: usize) -> usize {
@@ -97,10 +87,6 @@ impl Family {
     /// Masks what is no negative of the anchor on a line of scores against the candidates from `first` to before `end`.
     pub(super) fn mask(&self, context: &Context, anchor: Anchor, first: usize, end: usize, line: &mut [f32]) {
         let (query, key) = (anchor.query as usize, anchor.key as usize);
-        if context.spec.metric == Metric::Dot {
-            // A sum that overflowed must not become NaN.
-            line.iter_mut().for_each(|score| *score = score.clamp(-f32::MAX, f32::MAX));
-        }
         if end < first + line.len() {
             line[end - first..].fill(f32::NEG_INFINITY);
         }
@@ -111,34 +97,61 @@ impl Family {
         }
         let bound = context.terms.bounds[query];
         if bound < f32::INFINITY {
-            let (lo, hi) = (bound - self.tolerance, bound + self.tolerance);
+            let tolerance = self.tolerance(context, anchor);
+            // Rounded outwards. Finite below, so that masked scores are not uncertain.
+            let lo = ((f64::from(bound) - tolerance) as f32).next_down().max(f32::MIN);
+            let hi = ((f64::from(bound) + tolerance) as f32).next_up();
             if context.isa.dispatch(Screen { scores: line, lo, hi }) {
                 self.decide(context, anchor, first, (lo, hi), line);
             }
         }
     }
 
-    /// Decides scores near the bound by their canonical score.
+    /// The anchor's side and row, and the candidates' side.
+    fn sides<'a>(&self, context: &Context<'a>, anchor: Anchor) -> (&'a Side<'a>, usize, &'a Side<'a>) {
+        let (query, key) = (anchor.query as usize, anchor.key as usize);
+        match self.direction {
+            Directions::QK => (context.queries, query, context.keys),
+            Directions::KQ => (context.keys, key, context.queries),
+            Directions::QQ => (context.queries, query, context.queries),
+            _ => (context.keys, key, context.keys),
+        }
+    }
+
+    /// How far a score of a tile can lie from the canonical one: the scan's bound, whose proof holds here. By cosine
+    /// both sides are the canonical score's scaled rows times its inverse norm, one rounding an element. Rows of the
+    /// dot product are not rounded at all and the bound is in units of their norms; what the canonical score counts as
+    /// zero comes on top.
+    fn tolerance(&self, context: &Context, anchor: Anchor) -> f64 {
+        let (own, row, other) = self.sides(context, anchor);
+        let bound = error_bound(own.dim, own.split() || other.split());
+        match context.spec.metric {
+            Metric::Cosine => bound,
+            Metric::Dot => bound * own.norm(row) * other.largest_norm() + f64::from(f32::MIN_POSITIVE),
+        }
+    }
+
+    /// Decides scores near the bound by their canonical score; rows that are equal have one.
     #[cold]
     fn decide(&self, context: &Context, anchor: Anchor, first: usize, (lo, hi): (f32, f32), line: &mut [f32]) {
-        let (query, key) = (anchor.query as usize, anchor.key as usize);
-        let bound = context.terms.bounds[query];
-        let own = match self.direction {
-            Directions::QK | Directions::QQ => context.queries.prepared(query),
-            _ => context.keys.prepared(key),
-        };
-        for (offset, score) in line.iter_mut().enumerate() {
-            if !(lo..=hi).contains(score) {
-                continue;
+        let bound = context.terms.bounds[anchor.query as usize];
+        let (own, row, other) = self.sides(context, anchor);
+        let near = |(_, score): &(usize, &mut f32)| (lo..=hi).contains(&**score);
+        let uncertain = line.iter_mut().enumerate().filter(near);
+        let mut uncertain: Vec<(u32, &mut f32)> =
+            uncertain.map(|(offset, score)| (other.twin(first + offset), score)).collect();
+        uncertain.sort_by_key(|(row, _)| *row);
+        let mut rows: Vec<u32> = uncertain.iter().map(|(row, _)| *row).collect();
+        rows.dedup();
+        let mut dropped = Vec::new();
+        let own_first = self.direction != Directions::KQ;
+        other.canonical(&own.prepared(row), own_first, &rows, |row, score| {
+            if score > bound {
+                dropped.push(row);
             }
-            let other = match self.scores_keys() {
-                true => context.keys.prepared(first + offset),
-                false => context.queries.prepared(first + offset),
-            };
-            let (left, right) = if self.direction == Directions::KQ { (&other, &own) } else { (&own, &other) };
-            if canonical::score(context.isa, context.spec.metric, left, right) > bound {
-                *score = f32::NEG_INFINITY;
-            }
+        });
+        for (_, score) in uncertain.into_iter().filter(|(row, _)| dropped.binary_search(row).is_ok()) {
+            *score = f32::NEG_INFINITY;
         }
     }
 

@@ -16,33 +16,40 @@ pub(super) fn zeros(side: &Side) -> Result<Vec<f32>> {
     try_vec(0.0, side.rows.next_multiple_of(COLUMN_GROUP) * side.step, "gradients of the loss")
 }
 
+/// The nearest f32 that is finite.
+pub(super) fn saturated(value: f64) -> f32 {
+    value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+}
+
 /// The outputs, times the upstream factor.
 pub(super) fn gradients(context: &Context, by_query: Vec<f32>, by_key: Vec<f32>, temperature: f64) -> Gradients {
     let upstream = f64::from(context.spec.upstream);
-    let mut keys = through_norms(context.isa, context.keys, by_key, upstream);
+    let factor = upstream / f64::from(context.spec.temperature);
+    let mut keys = through_norms(context.isa, context.keys, by_key, factor);
     let negatives = keys.split_off(context.in_batch * context.keys.dim);
     Gradients {
-        queries: through_norms(context.isa, context.queries, by_query, upstream),
+        queries: through_norms(context.isa, context.queries, by_query, factor),
         keys,
         negatives,
-        temperature: (temperature * upstream) as f32,
+        temperature: saturated(temperature * upstream),
     }
 }
 
-/// `dx = (g − (g·x̂)·x̂) / |x|` for cosine; `g` itself for the dot product. Works in place, then drops the padding.
-fn through_norms(isa: Isa, side: &Side, mut gradient: Vec<f32>, upstream: f64) -> Vec<f32> {
+/// `dx = (g − (g·x̂)·x̂) / |x|` for cosine; `g` itself for the dot product; both times `factor`. Works in place, then
+/// drops the padding.
+fn through_norms(isa: Isa, side: &Side, mut gradient: Vec<f32>, factor: f64) -> Vec<f32> {
     gradient.par_chunks_mut(side.step).take(side.rows).enumerate().with_min_len(64).for_each(|(row, gradient)| {
         let scale = side.scales[row];
         let unit = side.unit_row(row);
         match side.metric {
             _ if !scale.finite => gradient.fill(0.0),
-            Metric::Dot => gradient.iter_mut().for_each(|g| *g = (f64::from(*g) * upstream) as f32),
+            Metric::Dot => gradient.iter_mut().for_each(|g| *g = saturated(f64::from(*g) * factor)),
             Metric::Cosine if scale.is_zero() => gradient.fill(0.0),
             Metric::Cosine => {
                 let along = isa.dispatch(Dot { x: gradient, y: unit });
-                let factor = upstream / scale.norm();
+                let factor = factor / scale.norm();
                 for (g, x) in gradient.iter_mut().zip(unit) {
-                    *g = ((f64::from(*g) - along * f64::from(*x)) * factor) as f32;
+                    *g = saturated((f64::from(*g) - along * f64::from(*x)) * factor);
                 }
             }
         }

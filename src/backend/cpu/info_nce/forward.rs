@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::epilogue::Partial;
 use super::family::{Context, Family};
-use super::pass::{Pass, Scratch, Tile};
+use super::pass::{Pass, Tile, parts};
 use super::sums::Sums;
 use crate::error::{Result, try_vec};
 
@@ -22,36 +22,24 @@ impl Pass<'_> {
             for block_column in (0..self.columns).step_by(self.blocks.columns) {
                 self.right.pack_panels(block_column, &mut panels);
                 let chunks = line_sums[block_line..block_line + lines].par_chunks_mut(chunk).enumerate();
-                let work = |scratch: &mut Scratch, index: usize, sums: &mut [_], partials: &mut [Partial]| {
-                    let line = block_line + index * chunk;
-                    self.left.pack_strips(&self.lines[line..line + sums.len()], &mut scratch.strips);
-                    for (column, columns) in self.tiles(block_column) {
-                        let tile = Tile { line, lines: sums.len(), column, columns };
-                        self.score(context.isa, &scratch.strips, &panels, tile, block_column, &mut scratch.tile);
-                        if let Some(family) = &self.by_column {
-                            self.turn(tile, &scratch.tile, f32::NEG_INFINITY, &mut scratch.turned);
-                            let partials = &mut partials[column - block_column..][..columns];
-                            self.sum_columns(context, family, tile, &mut scratch.turned, partials);
+                let column_parts = parts(&mut partials, self.blocks.columns, lines.div_ceil(chunk));
+                chunks.zip(column_parts).for_each_init(
+                    || self.scratch(),
+                    |scratch, ((index, sums), partials)| {
+                        let line = block_line + index * chunk;
+                        self.left.pack_strips(&self.lines[line..line + sums.len()], &mut scratch.strips);
+                        for (column, columns) in self.tiles(block_column) {
+                            let tile = Tile { line, lines: sums.len(), column, columns };
+                            self.score(context.isa, &scratch.strips, &panels, tile, block_column, &mut scratch.tile);
+                            if let Some(family) = &self.by_column {
+                                self.turn(tile, &scratch.tile, f32::NEG_INFINITY, &mut scratch.turned);
+                                let partials = &mut partials[column - block_column..][..columns];
+                                self.sum_columns(context, family, tile, &mut scratch.turned, partials);
+                            }
+                            self.sum_lines(context, tile, &mut scratch.tile, sums);
                         }
-                        self.sum_lines(context, tile, &mut scratch.tile, sums);
-                    }
-                };
-                if self.by_column.is_some() {
-                    let partials = partials.par_chunks_mut(self.blocks.columns);
-                    chunks.zip(partials).for_each_init(
-                        || self.scratch(),
-                        |scratch, ((index, sums), partials)| {
-                            work(scratch, index, sums, partials);
-                        },
-                    );
-                } else {
-                    chunks.for_each_init(
-                        || self.scratch(),
-                        |scratch, (index, sums)| {
-                            work(scratch, index, sums, &mut []);
-                        },
-                    );
-                }
+                    },
+                );
                 if let (Some(family), Some(sums)) = (&self.by_column, &mut column_sums) {
                     let end = self.columns.min(block_column + self.blocks.columns);
                     sums[block_column..end].par_iter_mut().enumerate().with_min_len(64).for_each(|(column, sums)| {

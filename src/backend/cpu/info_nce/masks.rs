@@ -1,9 +1,6 @@
 //! Which candidates are no negatives of an anchor, whatever their score: sorted lists, never a matrix.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use rayon::prelude::*;
 
 use super::side::Side;
 use super::terms::Terms;
@@ -41,31 +38,7 @@ struct Copies {
 
 impl Copies {
     fn new(side: &Side) -> Self {
-        let widened = |row: usize| {
-            let mut out = vec![0.0; side.dim];
-            side.given(row, &mut out);
-            out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
-        };
-        let hash = |row: usize| {
-            let mut hasher = DefaultHasher::new();
-            widened(row).hash(&mut hasher);
-            (hasher.finish(), row)
-        };
-        let mut hashes: Vec<(u64, usize)> = (0..side.rows).into_par_iter().map(hash).collect();
-        hashes.sort_unstable();
-        let mut labels = vec![0; side.rows];
-        for run in hashes.chunk_by(|a, b| a.0 == b.0) {
-            // Rows with one hash are nearly always equal; those that are not begin a label of their own.
-            let mut firsts: Vec<(usize, Vec<u32>)> = Vec::new();
-            for (_, row) in run {
-                let words = if run.len() == 1 { Vec::new() } else { widened(*row) };
-                let found = firsts.iter().find(|(_, first)| *first == words).map(|(first, _)| *first);
-                labels[*row] = found.unwrap_or(*row) as i64;
-                if found.is_none() {
-                    firsts.push((*row, words));
-                }
-            }
-        }
+        let labels: Vec<i64> = side.copies().iter().map(|first| i64::from(*first)).collect();
         let members = Members::new(labels.iter().enumerate().map(|(row, label)| (*label, row as u32)));
         Copies { labels, members }
     }

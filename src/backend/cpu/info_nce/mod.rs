@@ -10,6 +10,7 @@
 //! Sums are taken in an order that follows from the shape alone, so results do not depend on the number of threads.
 
 mod backward;
+mod copies;
 mod epilogue;
 mod family;
 mod finish;
@@ -25,11 +26,11 @@ mod terms;
 
 use super::Cpu;
 use crate::backend::Batch;
-use crate::error::{Result, try_vec};
+use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
-use crate::output::{Gradients, Loss};
+use crate::output::{Gradients, Loss, SpecialRows};
 use crate::plan;
-use crate::spec::{Directions, InfoNce};
+use crate::spec::{Directions, InfoNce, Lists, Positives};
 use backward::Targets;
 use family::{Anchor, Context, Family, Slot};
 use masks::Masks;
@@ -40,6 +41,7 @@ use terms::Terms;
 
 pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
     let isa = cpu.isa();
+    check_counts(spec, &batch)?;
     let in_batch = batch.keys.rows();
     let mut key_sources: Vec<(&'static str, &dyn Rows)> = vec![("keys", batch.keys)];
     key_sources.extend(batch.negatives.map(|negatives| ("negatives", negatives)));
@@ -90,13 +92,44 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     let mut key_influence: Vec<f32> = influence.into_iter().map(|mass| mass as f32).collect();
     let negative_influence = key_influence.split_off(in_batch);
     let loss = Loss {
-        loss: reduced.loss as f32,
+        loss: finish::saturated(reduced.loss),
         rows: reduced.rows,
         statistics: reduced.statistics,
         key_influence,
         negative_influence,
+        special: special_rows(&queries, &keys),
     };
     Ok((loss, gradients))
+}
+
+/// Rows, and entries of lists, are numbered by u32, whose largest value stands for no row.
+fn check_counts(spec: &InfoNce, batch: &Batch) -> Result<()> {
+    let (keys, extra) = (batch.keys.rows(), batch.negatives.map_or(0, |negatives| negatives.rows()));
+    let entries = match &spec.positives {
+        Positives::Lists(lists) => lists.items(),
+        _ => 0,
+    };
+    check_count("queries", batch.queries.rows())?;
+    check_count("keys", keys)?;
+    check_count("negatives", keys.saturating_add(extra))?;
+    check_count("positives", entries)?;
+    check_count("listed", spec.listed.as_ref().map_or(0, Lists::items))
+}
+
+fn check_count(argument: &'static str, count: usize) -> Result<()> {
+    match count < u32::MAX as usize {
+        true => Ok(()),
+        false => {
+            let whose = if argument == "negatives" { "keys and extra keys" } else { "rows or entries" };
+            Err(Error::shape(argument, format!("{count} {whose}, at most {} fit one loss", u32::MAX - 1)))
+        }
+    }
+}
+
+/// The report on the rows of both sides.
+fn special_rows(queries: &Side, keys: &Side) -> SpecialRows {
+    let ((zero_queries, skipped_queries), (zero_keys, skipped_keys)) = (queries.special(), keys.special());
+    SpecialRows { zero_queries, zero_keys, skipped_queries, skipped_keys }
 }
 
 /// The score matrices that the directions need, each once.
@@ -151,4 +184,20 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
         passes.push(pass(terms.positives.items.clone(), candidates, by_line, None));
     }
     passes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_beyond_32_bits_are_refused() {
+        for argument in ["queries", "keys", "negatives", "positives", "listed"] {
+            assert!(check_count(argument, u32::MAX as usize - 1).is_ok());
+            match check_count(argument, u32::MAX as usize) {
+                Err(Error::Shape { argument: named, .. }) => assert_eq!(named, argument),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

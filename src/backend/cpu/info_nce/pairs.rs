@@ -13,7 +13,7 @@ pub(super) struct Pairs {
     pub(super) scores: Vec<f64>,
     /// Whether the key takes part.
     pub(super) kept: Vec<bool>,
-    /// The loss's derivative with respect to the score.
+    /// The loss's derivative with respect to the score, times the temperature.
     pub(super) slopes: Vec<f64>,
     /// The key's softmax mass.
     pub(super) influence: Vec<f64>,

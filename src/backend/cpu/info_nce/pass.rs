@@ -102,6 +102,14 @@ impl Pass<'_> {
     }
 }
 
+/// The first `count` parts of `size` values, to be written side by side; empty ones where there are no values.
+pub(super) fn parts<T: Send>(values: &mut [T], size: usize, count: usize) -> Vec<&mut [T]> {
+    match values.is_empty() {
+        true => (0..count).map(|_| <&mut [T]>::default()).collect(),
+        false => values.chunks_mut(size).take(count).collect(),
+    }
+}
+
 /// Twelve lines of a tile from `first`; any others in place of those behind its last.
 fn strip(tile: Tile, scores: &[f32], first: usize) -> [&[f32]; STRIP] {
     std::array::from_fn(|lane| {

@@ -2,6 +2,7 @@
 
 use super::epilogue::Pull;
 use super::family::{Context, Family};
+use super::finish::saturated;
 use super::log_sum::{Constants, Kind, Part, Take};
 use super::pairs::Pairs;
 use super::pass::Pass;
@@ -68,8 +69,6 @@ pub(super) fn reduce(context: &Context, passes: &mut [Pass], positives: &mut Pai
         reduce.row(row);
     }
     reduce.spread_sharers();
-    let slopes = reduce.positives.slopes.iter_mut().chain(&mut reduce.listed.slopes);
-    slopes.for_each(|slope| *slope /= reduce.constants.temperature);
     reduce.out
 }
 
@@ -231,7 +230,7 @@ impl Reduce<'_> {
             self.pull(qq, row, row_takes.queries, weight);
         }
         self.out.loss += weight * loss;
-        self.out.rows[row] = loss as f32;
+        self.out.rows[row] = saturated(loss);
         let statistics = &mut self.out.statistics;
         if met.count > 0.0 {
             statistics.hardest_negative[row] = met.largest as f32;
@@ -250,7 +249,7 @@ impl Reduce<'_> {
             pull: take.pull as f32,
             lower: take.lower as f32,
             smoothing: take.smoothing as f32,
-            weight: (weight / self.constants.temperature) as f32,
+            weight: weight as f32,
         };
     }
 

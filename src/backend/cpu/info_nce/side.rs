@@ -1,12 +1,18 @@
 //! One side of the scores: the rows as f32, scaled to length 1 where the metric is cosine.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
 
-use super::super::canonical::{Prepared, RowScale};
+use super::super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
 use crate::error::{Error, Result, try_vec};
-use crate::matrix::{Matrix, Rows};
+use crate::matrix::{Dtype, Matrix, Rows};
 use crate::spec::{Metric, NonFinite};
+
+/// The largest norm of a row under the dot product, 2⁵⁶: scores stay below 2¹¹², so that no f32 sum over a tile of
+/// them, and none over their gradients times rows, overflows.
+const LARGEST_DOT_NORM: f64 = (1_u64 << 56) as f64;
 
 /// The queries, or all keys: in-batch keys first, extra keys behind them.
 pub(super) struct Side<'a> {
@@ -20,6 +26,8 @@ pub(super) struct Side<'a> {
     pub(super) scales: Vec<RowScale>,
     pub(super) metric: Metric,
     isa: Isa,
+    copies: OnceLock<Vec<u32>>,
+    largest_norm: f64,
 }
 
 impl<'a> Side<'a> {
@@ -53,9 +61,16 @@ impl<'a> Side<'a> {
             if let (Some(row), NonFinite::Error) = (bad, nonfinite) {
                 return Err(Error::NonFinite { matrix: name, row });
             }
+            let norms = scales[range.clone()].iter().map(|scale| if scale.finite { scale.norm() } else { 0.0 });
+            if let (Metric::Dot, Some((row, norm))) = (metric, norms.enumerate().find(|(_, n)| *n > LARGEST_DOT_NORM)) {
+                return Err(too_long(name, row, norm));
+            }
             first = range.end;
         }
-        Ok(Side { parts, rows, dim, step, unit, scales, metric, isa })
+        let mut side =
+            Side { parts, rows, dim, step, unit, scales, metric, isa, copies: OnceLock::new(), largest_norm: 0.0 };
+        side.largest_norm = (0..rows).map(|row| side.norm(row)).fold(0.0, f64::max);
+        Ok(side)
     }
 
     pub(super) fn unit_row(&self, row: usize) -> &[f32] {
@@ -71,41 +86,92 @@ impl<'a> Side<'a> {
         (0..self.rows).filter(|row| !self.finite(*row)).map(|row| row as u32).collect()
     }
 
+    /// The rows that are all zero among `rows`, and those that were skipped.
+    pub(super) fn special(&self) -> (usize, usize) {
+        let count = |is: fn(&RowScale) -> bool| self.scales.iter().filter(|scale| is(scale)).count();
+        (count(|scale| scale.is_zero()), count(|scale| !scale.finite))
+    }
+
     /// The largest norm of a row as it is multiplied.
     pub(super) fn largest_norm(&self) -> f64 {
-        self.scales.iter().map(|scale| self.norm(scale)).fold(0.0, f64::max)
+        self.largest_norm
     }
 
     /// The norm of a row as it is multiplied.
-    pub(super) fn norm(&self, scale: &RowScale) -> f64 {
-        match (self.metric, scale.finite) {
+    pub(super) fn norm(&self, row: usize) -> f64 {
+        match (self.metric, self.scales[row].finite) {
             (_, false) => 0.0,
             (Metric::Cosine, true) => 1.0,
-            (Metric::Dot, true) => scale.norm(),
+            (Metric::Dot, true) => self.scales[row].norm(),
         }
     }
 
-    /// The row as it was given, widened.
-    pub(super) fn given(&self, row: usize, out: &mut [f32]) {
-        let (part, row) = self.part(row);
-        part.widen_row(row, out);
+    /// Whether any row is f32.
+    pub(super) fn split(&self) -> bool {
+        self.parts.iter().any(|part| part.dtype() == Dtype::F32)
+    }
+
+    /// For each row the first row that holds the same bits.
+    pub(super) fn copies(&self) -> &[u32] {
+        self.copies.get_or_init(|| {
+            super::copies::firsts(self.rows, self.dim, |row, out| {
+                let (part, row) = self.part(row);
+                self.parts[part].widen_row(row, out);
+            })
+        })
+    }
+
+    /// A row with the same canonical scores: the first one with the same bits, where it lies in the same matrix, since
+    /// rows of different types are multiplied differently.
+    pub(super) fn twin(&self, row: usize) -> u32 {
+        let first = self.copies()[row];
+        if self.part(first as usize).0 == self.part(row).0 { first } else { row as u32 }
     }
 
     /// The row, prepared for the canonical score.
     pub(super) fn prepared(&self, row: usize) -> Prepared {
-        let (part, row) = self.part(row);
-        Prepared::new(self.isa, part, row)
+        let (part, place) = self.part(row);
+        let mut prepared = Prepared::empty(&self.parts[part]);
+        prepared.refill_known(self.isa, &self.parts[part], place, self.scales[row]);
+        prepared
     }
 
-    fn part(&self, row: usize) -> (&Matrix<'a>, usize) {
-        let mut row = row;
-        for part in &self.parts {
-            if row < part.rows() {
-                return (part, row);
+    /// The canonical scores of `own` and these rows. `own_first`: whether `own` is the left side.
+    pub(super) fn canonical(&self, own: &Prepared, own_first: bool, rows: &[u32], mut take: impl FnMut(u32, f32)) {
+        // Rows of one matrix are of one type, which decides how they are multiplied.
+        for rows in rows.chunk_by(|a, b| self.part(*a as usize).0 == self.part(*b as usize).0) {
+            let part = &self.parts[self.part(rows[0] as usize).0];
+            let mut room: [Prepared; SIDE_BY_SIDE] = std::array::from_fn(|_| Prepared::empty(part));
+            for group in rows.chunks(SIDE_BY_SIDE) {
+                for (prepared, row) in room.iter_mut().zip(group) {
+                    let place = self.part(*row as usize).1;
+                    prepared.refill_known(self.isa, part, place, self.scales[*row as usize]);
+                }
+                match own_first {
+                    true => {
+                        let found = scores(self.isa, self.metric, own, &room);
+                        group.iter().zip(found).for_each(|(row, score)| take(*row, score));
+                    }
+                    false => {
+                        let pairs = group.iter().zip(&room);
+                        pairs.for_each(|(row, other)| take(*row, score(self.isa, self.metric, other, own)));
+                    }
+                }
             }
-            row -= part.rows();
         }
-        unreachable!("row numbers come from this side")
+    }
+
+    /// Which matrix a row lies in, and where.
+    fn part(&self, row: usize) -> (usize, usize) {
+        let mut place = row;
+        let last = self.parts.len() - 1;
+        for (index, part) in self.parts[..last].iter().enumerate() {
+            if place < part.rows() {
+                return (index, place);
+            }
+            place -= part.rows();
+        }
+        (last, place)
     }
 
     /// Packs rows into strips of 12, the left side of a score product. `rows` beyond their end count as zero.
@@ -153,4 +219,12 @@ fn scaled(metric: Metric, matrix: &Matrix, row: usize, prepared: &Prepared, unit
         }
         (Metric::Dot, true) => matrix.widen_row(row, unit),
     }
+}
+
+fn too_long(matrix: &str, row: usize, norm: f64) -> Error {
+    let reason = format!(
+        "{matrix}, row {row} has norm {norm:e}, above 2^56: dot products of such rows cannot be told apart by a softmax; \
+         mend the row, scale the rows down or compare them by cosine"
+    );
+    Error::spec("metric", reason)
 }
