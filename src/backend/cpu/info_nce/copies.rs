@@ -1,6 +1,6 @@
 //! Rows that are equal, found by hashing.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 
 /// For each of `rows` rows the first row that holds the same bits. `widened` writes a row.
 ///
@@ -15,7 +15,7 @@ pub(super) fn firsts(rows: usize, dim: usize, widened: impl Fn(usize, &mut [f32]
     let hash = |row: usize| {
         widened(row, &mut row_values);
         let mut hasher = DefaultHasher::new();
-        row_values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        hasher.write(bytemuck::cast_slice(&row_values));
         (hasher.finish(), row)
     };
     let mut hashes: Vec<(u64, usize)> = (0..rows).map(hash).collect();

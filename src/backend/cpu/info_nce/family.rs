@@ -1,5 +1,6 @@
 //! The log-sums of one direction, one per anchor, and which scores of a line are negatives of an anchor.
 
+use super::super::canonical::SIDE_BY_SIDE;
 use super::super::lanes::Isa;
 use super::super::scan::error_bound;
 use super::epilogue::{Partial, Pull, Screen, Sum};
@@ -139,7 +140,10 @@ impl Family {
         let near = |(_, score): &(usize, &mut f32)| (lo..=hi).contains(&**score);
         let uncertain = line.iter_mut().enumerate().filter(near);
         let mut uncertain: Vec<(u32, &mut f32)> =
-            uncertain.map(|(offset, score)| (other.twin(first + offset), score)).collect();
+            uncertain.map(|(offset, score)| ((first + offset) as u32, score)).collect();
+        if uncertain.len() > SIDE_BY_SIDE {
+            uncertain.iter_mut().for_each(|(row, _)| *row = other.twin(*row as usize));
+        }
         uncertain.sort_by_key(|(row, _)| *row);
         let mut rows: Vec<u32> = uncertain.iter().map(|(row, _)| *row).collect();
         rows.dedup();
