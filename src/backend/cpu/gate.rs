@@ -6,62 +6,15 @@
 //! best. Thresholds only rise; a stale one admits too much, never too little. Whoever survives the chunk is ranked by
 //! the canonical score.
 
+use std::cmp::Ordering;
+
+use super::best::{Best, Hit, Wanted};
+use super::bounds::Bounds;
 use super::scan::Scan;
 use crate::spec::{Select, TopK};
 
 /// Keys whose side of the band's edges is asked for together.
 const MAX_UNCERTAIN: usize = 256;
-
-/// A key that passed, with its canonical score and draw key.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Hit {
-    pub(crate) draw: i32,
-    pub(crate) score: f32,
-    pub(crate) key: u64,
-}
-
-/// The best hits so far, the best first.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Best {
-    /// By score descending, then key ascending: the rank window, and the answer where the hardest are asked for.
-    pub(crate) hardest: Vec<Hit>,
-    /// By draw key descending, then key ascending: the answer where keys are drawn, and spares for the rank window.
-    pub(crate) drawn: Vec<Hit>,
-}
-
-/// How many hits of each kind can be needed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) hardest: usize,
-    pub(crate) drawn: usize,
-}
-
-impl Wanted {
-    pub(crate) fn of(spec: &TopK, keys: usize) -> Self {
-        let all = spec.skip.saturating_add(spec.k).min(keys);
-        match (spec.k, spec.select) {
-            (0, _) => Wanted { hardest: 0, drawn: 0 },
-            (_, Select::Hardest) => Wanted { hardest: all, drawn: 0 },
-            _ => Wanted { hardest: spec.skip.min(keys), drawn: all },
-        }
-    }
-}
-
-impl Best {
-    /// Takes more hits and keeps the best of all.
-    pub(crate) fn merge(&mut self, hardest: Vec<Hit>, drawn: Vec<Hit>, wanted: Wanted) {
-        if !hardest.is_empty() {
-            self.hardest.extend(hardest);
-            self.hardest.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
-            self.hardest.truncate(wanted.hardest);
-        }
-        if !drawn.is_empty() {
-            self.drawn.extend(drawn);
-            self.drawn.sort_unstable_by(|a, b| b.draw.cmp(&a.draw).then(a.key.cmp(&b.key)));
-            self.drawn.truncate(wanted.drawn);
-        }
-    }
-}
 
 /// One list of candidates with its rising threshold.
 struct Candidates {
@@ -125,12 +78,10 @@ pub(crate) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    pub(crate) fn new(scan: Scan<'a>, spec: &TopK, row: usize, band: (f32, f32), best: &Best, wanted: Wanted) -> Self {
+    pub(crate) fn new(scan: Scan<'a>, spec: &TopK, row: usize, bounds: &Bounds, best: &Best, wanted: Wanted) -> Self {
         let unit = scan.unit(row);
         let error = scan.error_bound(unit);
-        // The dot product saturates there, the scan does not.
-        let lo = if band.0 <= f32::MIN { f32::NEG_INFINITY } else { band.0 };
-        let hi = if band.1 >= f32::MAX { f32::INFINITY } else { band.1 };
+        let (lo, hi) = (bounds.lo, bounds.hi());
         let worst_hard = (best.hardest.len() == wanted.hardest).then(|| best.hardest.last()).flatten();
         let worst_drawn = (best.drawn.len() == wanted.drawn).then(|| best.drawn.last()).flatten();
         let draw_error = draw_error(spec.select, error * unit);
@@ -261,28 +212,36 @@ impl<'a> Gate<'a> {
         self.select.draw_key(self.number, self.scan.keys.key(position) as u64, score)
     }
 
-    /// Drops what is not needed. Where ties within the error bound keep too many, ranks them canonically.
     fn prune_hardest(&mut self) {
         self.hardest.prune();
-        if self.hardest.held.len() > self.hardest.wanted + self.hardest.wanted / 2 + 32 {
-            let mut hits = self.canonical_hits(&self.hardest.held);
-            hits.sort_unstable_by(|a, b| b.0.score.total_cmp(&a.0.score).then(a.1.cmp(&b.1)));
-            hits.truncate(self.hardest.wanted);
-            self.hardest.held =
-                hits.iter().map(|(hit, position)| (f64::from(hit.score) / self.unit, *position)).collect();
-        }
+        let unit = self.unit;
+        let ranked =
+            self.rank_ties(&self.hardest, |a, b| b.score.total_cmp(&a.score), |hit| f64::from(hit.score) / unit);
+        self.hardest.held = ranked.unwrap_or_else(|| std::mem::take(&mut self.hardest.held));
         self.set_window();
     }
 
     fn prune_drawn(&mut self) {
         self.drawn.prune();
-        if self.drawn.held.len() > self.drawn.wanted + self.drawn.wanted / 2 + 32 {
-            let mut hits = self.canonical_hits(&self.drawn.held);
-            hits.sort_unstable_by(|a, b| b.0.draw.cmp(&a.0.draw).then(a.1.cmp(&b.1)));
-            hits.truncate(self.drawn.wanted);
-            self.drawn.held = hits.iter().map(|(hit, position)| (f64::from(hit.draw), *position)).collect();
-        }
+        let ranked = self.rank_ties(&self.drawn, |a, b| b.draw.cmp(&a.draw), |hit| f64::from(hit.draw));
+        self.drawn.held = ranked.unwrap_or_else(|| std::mem::take(&mut self.drawn.held));
         self.set_window();
+    }
+
+    /// Where ties within the error bound keep too many candidates, the best of them by their canonical values.
+    fn rank_ties(
+        &self,
+        candidates: &Candidates,
+        order: impl Fn(&Hit, &Hit) -> Ordering,
+        value: impl Fn(&Hit) -> f64,
+    ) -> Option<Vec<(f64, u32)>> {
+        if candidates.held.len() <= candidates.wanted + candidates.wanted / 2 + 32 {
+            return None;
+        }
+        let mut hits = self.canonical_hits(&candidates.held);
+        hits.sort_unstable_by(|a, b| order(&a.0, &b.0).then(a.1.cmp(&b.1)));
+        hits.truncate(candidates.wanted);
+        Some(hits.iter().map(|(hit, position)| (value(hit), *position)).collect())
     }
 
     fn canonical_hits(&self, held: &[(f64, u32)]) -> Vec<(Hit, u32)> {

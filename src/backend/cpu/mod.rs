@@ -1,5 +1,7 @@
 //! The processor: blocked, vectorised, on all threads.
 
+mod best;
+mod bounds;
 mod canonical;
 mod cosine;
 mod exclusions;

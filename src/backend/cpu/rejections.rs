@@ -1,10 +1,10 @@
 //! How many keys the band's rules rejected, exactly: certain scores are counted in vectors, scores within the error
 //! bound of a limit by their canonical value.
 
+use super::bounds::Bounds;
 use super::gate::{round_down, round_up};
 use super::lanes::{Lanes, Task};
 use super::scan::Scan;
-use super::top_k::Bounds;
 use crate::output::{Rejected, Rule};
 
 /// Scores on one side of a limit.
@@ -59,14 +59,12 @@ impl<'a> Rejections<'a> {
                 unsettled: Vec::new(),
             }
         };
-        // Canonical dot products saturate, the scan does not: such limits reject nothing.
-        let lo = if bounds.lo <= f32::MIN { f32::NEG_INFINITY } else { bounds.lo };
         let mut smallest = f32::INFINITY;
         let upper = bounds.upper.map(|bound| {
-            smallest = smallest.min(if bound >= f32::MAX { f32::INFINITY } else { bound });
-            limit(smallest.max(lo.next_down()))
+            smallest = smallest.min(bound);
+            limit(smallest.max(bounds.lo.next_down()))
         });
-        Rejections { scan, row, lower: limit(lo), upper }
+        Rejections { scan, row, lower: limit(bounds.lo), upper }
     }
 
     /// Counts a row of approximate scores; NaN counts nowhere.

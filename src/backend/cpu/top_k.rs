@@ -6,8 +6,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Cpu;
+use super::best::{Best, Hit, Wanted};
+use super::bounds::Bounds;
 use super::exclusions::{ChunkExclusions, Exclusions, Masked};
-use super::gate::{Best, Gate, Hit, Wanted};
+use super::gate::Gate;
 use super::look::Look;
 use super::pairs::score_pairs;
 use super::rejections::Rejections;
@@ -19,20 +21,6 @@ use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{self, ScanPlan, at_least_one_piece, pieces};
 use crate::spec::{Lists, NonFinite, Select, Shape, TopK};
-
-/// A query's inclusive band and the bounds that made it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) lo: f32,
-    /// Absolute, margin, ratio.
-    pub(crate) upper: [f32; 3],
-}
-
-impl Bounds {
-    fn hi(&self) -> f32 {
-        self.upper.into_iter().fold(f32::INFINITY, f32::min)
-    }
-}
 
 /// What one query has found so far.
 #[derive(Default)]
@@ -189,7 +177,7 @@ impl Call<'_> {
     ) -> Vec<RowPart> {
         let gates = rows.clone().zip(found).map(|(row, found)| {
             let bounds = self.bounds(scan.queries.start + row);
-            Gate::new(scan, self.spec, row, (bounds.lo, bounds.hi()), &found.best, self.wanted)
+            Gate::new(scan, self.spec, row, &bounds, &found.best, self.wanted)
         });
         let counters = self.spec.count_rejected.then(|| {
             rows.clone().map(|row| Rejections::new(scan, row, self.bounds(scan.queries.start + row))).collect()
@@ -212,8 +200,7 @@ impl Call<'_> {
 
     fn bounds(&self, query: usize) -> Bounds {
         let positive = self.positive_scores[query];
-        let positive = (!positive.is_nan()).then_some(positive);
-        Bounds { lo: self.spec.band.lo, upper: self.spec.band.upper_bounds(positive) }
+        Bounds::new(&self.spec.band, (!positive.is_nan()).then_some(positive))
     }
 }
 
