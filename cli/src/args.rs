@@ -44,10 +44,12 @@ pub(crate) struct DeviceArgs {
     /// Device: auto, cpu, cuda, cuda:N or wgpu; auto takes the first that is there
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) device: String,
-    /// Threads that compute; 0 takes one per core
-    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
-    pub(crate) threads: usize,
-    /// Memory of the process, as in 512M or 2GiB; K, M, G, T are powers of 1024. The answer does not depend on it
+    /// Threads that compute, at most 1024; 0 takes one per core
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true,
+        value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(crate) threads: u16,
+    /// Memory of the process, as in 512M or 2GiB; K, M, G, T are powers of 1024. The process itself takes about 32M, which
+    /// no limit lowers. What is mined does not depend on it; losses and gradients do to rounding
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub(crate) memory: Option<u64>,
 }
@@ -58,7 +60,7 @@ impl DeviceArgs {
     /// # Errors
     /// Where the name is not known or the device is not there.
     pub(crate) fn open(&self, memory_bytes: u64) -> Result<Device, Failure> {
-        let limits = Limits::default().threads(self.threads).memory_bytes(memory_bytes);
+        let limits = Limits::default().threads(usize::from(self.threads)).memory_bytes(memory_bytes);
         Ok(Device::open(&self.device, limits)?)
     }
 

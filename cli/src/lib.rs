@@ -10,6 +10,7 @@ mod inputs;
 mod interrupt;
 mod loss;
 mod mine;
+mod outputs;
 mod parse;
 mod progress;
 mod report;

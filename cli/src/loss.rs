@@ -10,8 +10,14 @@ use serde::Serialize;
 use crate::args::LossArgs;
 use crate::failure::{Failure, Inputs};
 use crate::inputs::{self, Source};
+use crate::outputs::{self, Named};
 use crate::statistics::Mean;
 use crate::{files, report};
+
+/// The files of gradients.
+const QUERIES: &str = "queries.npy";
+const KEYS: &str = "keys.npy";
+const NEGATIVES: &str = "negatives.npy";
 
 #[derive(Serialize)]
 struct Report {
@@ -34,6 +40,7 @@ struct Report {
 /// Computes the loss of a batch and its gradients.
 pub(crate) fn run(args: &LossArgs) -> Result<(), Failure> {
     let start = Instant::now();
+    check(args)?;
     let queries = inputs::open(&args.queries)?;
     let keys = inputs::open(&args.keys)?;
     inputs::same_dim((&args.queries, &*queries), (&args.keys, &*keys))?;
@@ -88,6 +95,23 @@ pub(crate) fn run(args: &LossArgs) -> Result<(), Failure> {
     }
 }
 
+/// What the parser cannot see.
+fn check(args: &LossArgs) -> Result<(), Failure> {
+    let Some(directory) = &args.grad else { return Ok(()) };
+    let inputs = [
+        ("--queries", Some(&args.queries)),
+        ("--keys", Some(&args.keys)),
+        ("--negatives", args.negatives.as_ref()),
+        ("--query-groups", args.query_groups.as_ref()),
+        ("--key-groups", args.key_groups.as_ref()),
+    ];
+    let inputs: Vec<Named> = inputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))).collect();
+    let outputs = [QUERIES, KEYS, NEGATIVES].map(|name| directory.join(name));
+    let written = if args.negatives.is_some() { &outputs[..] } else { &outputs[..2] };
+    let written: Vec<Named> = written.iter().map(|path| ("--grad", path.as_path())).collect();
+    outputs::spare_inputs(&written, &inputs)
+}
+
 fn specification(args: &LossArgs, queries: usize, keys: usize, negatives: Option<&Source>) -> Result<InfoNce, Failure> {
     let groups = |path: &Option<_>, rows, of| path.as_deref().map(|path| inputs::groups(path, rows, of)).transpose();
     let guard = Guard {
@@ -116,9 +140,9 @@ fn listed(queries: usize, negatives: usize) -> Lists {
 fn write_gradients(directory: &Path, dim: usize, gradients: &Gradients, negatives: bool) -> Result<(), Failure> {
     std::fs::create_dir_all(directory).map_err(|error| Failure::Work(format!("{}: {error}", directory.display())))?;
     crate::interrupt::writes_into(directory.to_owned());
-    let mut outputs = vec![("queries.npy", &gradients.queries), ("keys.npy", &gradients.keys)];
+    let mut outputs = vec![(QUERIES, &gradients.queries), (KEYS, &gradients.keys)];
     if negatives {
-        outputs.push(("negatives.npy", &gradients.negatives));
+        outputs.push((NEGATIVES, &gradients.negatives));
     }
     for (name, values) in outputs {
         files::write_npy(&directory.join(name), values.len() / dim, dim, values).map_err(Failure::output)?;

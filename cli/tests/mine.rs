@@ -288,10 +288,10 @@ fn words_name_the_flag_to_change_and_hold_no_colours() {
     let small = Small::new();
     let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
     for (words, flag) in [
-        ("--band 0.99..", "--band; lower LO"),
-        ("--band ..-0.99", "--band; raise HI"),
-        ("--margin 1.5 --positives aligned", "--margin rejects"),
-        ("--k 80 --ratio 0 --positives aligned", "--ratio rejects"),
+        ("--band 0.99..", "those below it; lower LO"),
+        ("--band ..-0.99", "those above it; raise HI"),
+        ("--margin 1.5 --positives aligned", "--margin left out most keys"),
+        ("--k 80 --ratio 0 --positives aligned", "--ratio left out most keys"),
         ("--skip 89", "--skip"),
         ("--k 1000", "--k"),
     ] {
@@ -308,6 +308,27 @@ fn words_name_the_flag_to_change_and_hold_no_colours() {
         }
         assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
     }
+}
+
+/// Far more slots than keys: memory and parquet follow the keys, npz is padded to what was asked for.
+#[test]
+fn k_may_exceed_the_keys_by_far() {
+    let small = Small::new();
+    let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
+    let mine = |words: &str, out: &Path| {
+        run(&format!("mine {words}"), &[("--queries", &queries), ("--corpus", &corpus), ("--out", out)])
+    };
+    let (all, more) = (small.files.path("all.jsonl"), small.files.path("more.jsonl"));
+    assert!(mine("--k 90", &all).status.success());
+    let output = mine("--k 2147483647 --memory 64M", &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("fewer than 2147483647 keys"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(&all).unwrap(), std::fs::read(&more).unwrap());
+    let padded = small.files.path("padded.npz");
+    assert!(mine("--k 1000", &padded).status.success());
+    let queries = cosmine_cli::files::open(&queries, &Default::default()).unwrap().rows();
+    assert!(std::fs::metadata(&padded).unwrap().len() > (queries * 1000 * 12) as u64);
+    assert_fails(&mine("--k 2147483647", &small.files.path("huge.npz")), 2, &["huge.npz", "lower --k"]);
 }
 
 #[test]
@@ -341,7 +362,7 @@ fn inputs_that_do_not_fit_are_named() {
     assert_fails(&mine("", &[], ("--queries", &text)), 2, &["broken.npy"]);
     assert_fails(&mine("", &[], ("--corpus", &files.path("absent.npy"))), 2, &["absent.npy"]);
     assert_fails(&mine("", &[], ("--out", &files.path("out.csv"))), 2, &["--out", ".parquet"]);
-    assert_fails(&mine("", &[], ("--out", &files.path("absent/out.npz"))), 1, &["out.npz"]);
+    assert_fails(&mine("", &[], ("--out", &files.path("absent/out.npz"))), 2, &["--out", "no directory"]);
     assert_fails(&mine("--positives aligned", &[], ("--corpus", &narrow)), 2, &["dim"]);
     assert_fails(&mine("--band 0.5..0.1", &[], ("--k", Path::new("1"))), 2, &["--band", "swap"]);
     assert_fails(&mine("--band nan..1", &[], ("--k", Path::new("1"))), 2, &["--band"]);

@@ -54,7 +54,7 @@ struct Report {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let BenchArgs { op, rows: queries, keys, dim, k, .. } = *args;
     let device = args.device.open_within_memory()?;
-    let threads = threads(args.device.threads);
+    let threads = threads(usize::from(args.device.threads));
     let before = peak::measure(threads);
     let inputs = (rows::normal(1, queries, dim, args.dtype.into())?, rows::normal(2, keys, dim, args.dtype.into())?);
     let mut seconds = measure(|| call(&device, op, k, &inputs))?;

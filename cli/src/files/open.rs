@@ -58,6 +58,11 @@ pub(super) fn extension(path: &Path) -> String {
     path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
+/// The file that `path` names, without the name of a tensor or column behind a colon.
+pub(crate) fn path_of(path: &Path) -> PathBuf {
+    split_name(path, &OpenOptions::default()).0
+}
+
 /// Takes `path:name` apart where the part in front of a colon has an extension of a file with names.
 fn split_name(path: &Path, options: &OpenOptions) -> (PathBuf, Option<String>) {
     let whole = (path.to_owned(), options.name.clone());

@@ -8,9 +8,9 @@ pub(super) type PerRule = [u64; Rule::ALL.len()];
 /// What a block of queries got.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Block {
-    /// `rows × k`; −1 where short.
+    /// `rows × slots`; −1 where short.
     pub(super) indices: Vec<i64>,
-    /// `rows × k`; NaN where short.
+    /// `rows × slots`; NaN where short.
     pub(super) scores: Vec<f32>,
     /// Keys per query.
     pub(super) counts: Vec<usize>,
@@ -46,9 +46,8 @@ impl From<SpecialRows> for Special {
 }
 
 impl Block {
-    /// The block of an answer against `keys` keys.
-    pub(super) fn of(found: Neighbours, keys: usize) -> Block {
-        let k = found.k;
+    /// The block of an answer against `keys` keys, where `k` were asked for.
+    pub(super) fn of(found: Neighbours, keys: usize, k: usize) -> Block {
         let mut all = Rejected::default();
         let mut short = Rejected::default();
         let mut short_by_skip = 0;

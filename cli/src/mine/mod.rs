@@ -8,7 +8,7 @@ mod tally;
 mod task;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cosmine::Device;
@@ -16,6 +16,7 @@ use cosmine::Device;
 use crate::args::MineArgs;
 use crate::failure::Failure;
 use crate::files::{NeighbourBlock, Writer};
+use crate::outputs::{self, Named};
 use crate::{interrupt, progress};
 
 use block::Block;
@@ -30,6 +31,9 @@ pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
     check(args)?;
     let start = Instant::now();
     let task = Task::prepare(args)?;
+    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
+        outputs::fits(&args.out, npz_bytes(task.queries.rows(), args.k), "lower --k")?;
+    }
     let mut plan = Plan::new(args.device.memory, args.resume, &task);
     let sidecar = match args.resume {
         true => Some(Sidecar::open(args, &mut plan)?),
@@ -38,21 +42,22 @@ pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
     let device = args.device.open(plan.device_bytes)?;
     let mut writer = Writer::create(&args.out, task.queries.rows(), args.k).map_err(Failure::output)?;
     announce(args, sidecar.as_ref());
-    let mut outcome = Outcome { tally: Tally::new(plan.spool_values), computed_rows: 0 };
+    let slots = task.spec.k;
+    let mut outcome = Outcome { tally: Tally::new(plan.spool_values, args.k), computed_rows: 0 };
     let bar = progress::bar(task.queries.rows(), "queries");
     for (number, rows) in plan.blocks().enumerate() {
-        let found = sidecar.as_ref().map_or(Ok(None), |sidecar| sidecar.load(number, rows.len(), args.k))?;
+        let found = sidecar.as_ref().map_or(Ok(None), |sidecar| sidecar.load(number, rows.len(), slots))?;
         let block = match found {
             Some(block) => block,
             None => {
                 outcome.computed_rows += rows.len();
-                let block = compute(&task, &device, rows.clone())?;
+                let block = compute(&task, &device, rows.clone(), args.k)?;
                 sidecar.as_ref().map_or(Ok(()), |sidecar| sidecar.store(number, &block))?;
                 block
             }
         };
         let Block { indices, scores, counts, .. } = &block;
-        let neighbours = NeighbourBlock { first_query: rows.start, k: args.k, indices, scores, counts };
+        let neighbours = NeighbourBlock { first_query: rows.start, k: slots, indices, scores, counts };
         writer.append(&neighbours).map_err(Failure::output)?;
         if writer.is_closed() {
             return Err(Failure::ReaderGone);
@@ -84,14 +89,38 @@ fn check(args: &MineArgs) -> Result<(), Failure> {
     if to_stdout && args.resume {
         return Err(Failure::input("--resume keeps its blocks beside the output; write the negatives to a file"));
     }
-    Ok(())
+    if to_stdout {
+        return Ok(());
+    }
+    let inputs = inputs(args);
+    let inputs: Vec<Named> = inputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))).collect();
+    outputs::spare_inputs(&[("--out", &args.out)], &inputs)?;
+    outputs::directory_exists("--out", &args.out)
 }
 
-fn compute(task: &Task, device: &Device, rows: Range<usize>) -> Result<Block, Failure> {
+/// What an npz of `rows` × `k` takes, with its spooled part: indices, scores twice, counts.
+fn npz_bytes(rows: usize, k: usize) -> Option<u64> {
+    let slots = (rows as u64).checked_mul(k as u64)?;
+    slots.checked_mul(16)?.checked_add(rows as u64 * 16)
+}
+
+/// The files that are read, by flag.
+fn inputs(args: &MineArgs) -> [(&'static str, Option<&PathBuf>); 6] {
+    [
+        ("--queries", Some(&args.queries)),
+        ("--corpus", Some(&args.corpus)),
+        ("--positives", args.positives.as_ref()),
+        ("--query-groups", args.query_groups.as_ref()),
+        ("--corpus-groups", args.corpus_groups.as_ref()),
+        ("--exclude-keys", args.exclude_keys.as_ref()),
+    ]
+}
+
+fn compute(task: &Task, device: &Device, rows: Range<usize>, k: usize) -> Result<Block, Failure> {
     let explain = |error| task.inputs.explain(error, rows.start);
     let queries = task.queries.read(rows.clone()).map_err(explain)?;
     let found = device.top_k(&task.spec.rows(rows.clone())?, &queries, &*task.corpus).map_err(explain)?;
-    Ok(Block::of(found, task.corpus.rows()))
+    Ok(Block::of(found, task.corpus.rows(), k))
 }
 
 /// Says to the interrupt handler where files are being made.

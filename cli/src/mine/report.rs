@@ -118,17 +118,19 @@ fn advice(tally: &Tally) -> &'static str {
     }
     let most = Rule::ALL.iter().zip(tally.rejected_from_short).max_by_key(|(_, keys)| *keys);
     match most.filter(|(_, keys)| *keys > 0).map(|(rule, _)| rule) {
-        None => "the corpus has too few rows; lower --k",
+        None => "the corpus has too few rows for it; lower --k",
         Some(Rule::NonFinite) => "rows with NaN or infinities were left out by --nonfinite skip; mend them",
-        Some(Rule::ExcludedKey) => "--exclude-keys leaves out most keys; name fewer there, or lower --k",
-        Some(Rule::OwnKey) => "--exclude-self leaves out the only key; lower --k",
-        Some(Rule::Positive) => "most keys are their positives; lower --k",
-        Some(Rule::Group) => "--query-groups and --corpus-groups reject most keys; use finer groups, or lower --k",
-        Some(Rule::BelowBand) => "most keys lie below --band; lower LO",
-        Some(Rule::AboveBand) => "most keys lie above --band; raise HI",
-        Some(Rule::Margin) => "--margin rejects most keys; lower it",
-        Some(Rule::Ratio) => "--ratio rejects most keys; raise it",
-        Some(Rule::ExcludedPair) => "most keys are excluded for these queries; lower --k",
+        Some(Rule::ExcludedKey) => "of the rules --exclude-keys left out most keys; name fewer there, or lower --k",
+        Some(Rule::OwnKey) => "of the rules only --exclude-self left out keys, one each; lower --k",
+        Some(Rule::Positive) => "of the rules the positives themselves left out most keys; lower --k",
+        Some(Rule::Group) => {
+            "of the rules --query-groups and --corpus-groups left out most keys; use finer groups, or lower --k"
+        }
+        Some(Rule::BelowBand) => "of the rules --band left out most keys, those below it; lower LO",
+        Some(Rule::AboveBand) => "of the rules --band left out most keys, those above it; raise HI",
+        Some(Rule::Margin) => "of the rules --margin left out most keys; lower it",
+        Some(Rule::Ratio) => "of the rules --ratio left out most keys; raise it",
+        Some(Rule::ExcludedPair) => "of the rules exclusions left out most keys; lower --k",
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn advice_names_the_flag_to_change() {
-        let mut tally = Tally::new(0);
+        let mut tally = Tally::new(0, 1);
         tally.short_rows = 10;
         assert!(advice(&tally).contains("--k"));
         tally.rejected_from_short[Rule::Ratio as usize] = 7;

@@ -40,8 +40,8 @@ impl Job {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("--k", args.k.to_string()),
             ("--band", format!("{:?}", args.band)),
-            ("--margin", format!("{:?}", args.margin)),
-            ("--ratio", format!("{:?}", args.ratio)),
+            ("--margin", words(args.margin)),
+            ("--ratio", words(args.ratio)),
             ("--skip", args.skip.to_string()),
             ("--exclude-self", args.exclude_self.to_string()),
             ("--select", format!("{:?}", args.select)),
@@ -52,14 +52,7 @@ impl Job {
         ]
         .map(|(flag, value)| (flag.to_owned(), value))
         .into();
-        for (flag, path) in [
-            ("--queries", Some(&args.queries)),
-            ("--corpus", Some(&args.corpus)),
-            ("--positives", args.positives.as_ref()),
-            ("--query-groups", args.query_groups.as_ref()),
-            ("--corpus-groups", args.corpus_groups.as_ref()),
-            ("--exclude-keys", args.exclude_keys.as_ref()),
-        ] {
+        for (flag, path) in super::inputs(args) {
             command.insert(flag.to_owned(), path.map_or_else(|| "none".to_owned(), |path| stamp(path)));
         }
         Job { block_rows, command }
@@ -168,6 +161,11 @@ impl Sidecar {
     }
 }
 
+/// A flag's value as it would be written.
+fn words(value: Option<f32>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
 fn encode(block: &Block) -> Vec<u8> {
     let Block { indices, scores, counts, positive_scores, .. } = block;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 12 * indices.len() + 12 * counts.len() + 256);
@@ -180,12 +178,18 @@ fn encode(block: &Block) -> Vec<u8> {
     let special = [zero_queries, zero_keys, skipped_queries, skipped_keys, block.short_by_skip];
     let numbers = block.rejected.iter().chain(&block.rejected_from_short).chain(&special);
     bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
-/// `None` where the bytes are not those of a block of `rows × k`.
+/// `None` where the bytes are not those of a block of `rows × k`, or not as they were written.
 fn decode(bytes: &[u8], rows: usize, k: usize) -> Option<Block> {
-    let mut reader = Reader(bytes.strip_prefix(MAGIC)?);
+    let (content, checksum) = bytes.split_last_chunk::<4>()?;
+    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut reader = Reader(content.strip_prefix(MAGIC)?);
     let slots = rows.checked_mul(k)?;
     let block = Block {
         indices: reader.words(slots)?.iter().map(|word| i64::from_le_bytes(*word)).collect(),
@@ -257,6 +261,11 @@ mod tests {
         }
         assert_eq!(decode(&bytes, 2, 3), None);
         assert_eq!(decode(&bytes, usize::MAX, usize::MAX), None);
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert_eq!(decode(&flipped, 2, 2), None, "{at}");
+        }
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(decode(&longer, 2, 2), None);

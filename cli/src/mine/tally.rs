@@ -9,6 +9,7 @@ use super::block::{Block, PerRule, Special};
 
 /// What is counted over all blocks.
 pub(super) struct Tally {
+    k: usize,
     /// Per query: the score of its positive, NaN where it has none, and how many keys it got.
     rows: Vec<(f32, usize)>,
     /// The scores that the queries got, one query after the other.
@@ -21,9 +22,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Holds up to `spool_values` scores in memory.
-    pub(super) fn new(spool_values: usize) -> Tally {
+    /// For queries that want `k` keys each; holds up to `spool_values` scores in memory.
+    pub(super) fn new(spool_values: usize, k: usize) -> Tally {
         Tally {
+            k,
             rows: Vec::new(),
             negatives: Spool::new(spool_values),
             short_rows: 0,
@@ -35,11 +37,11 @@ impl Tally {
     }
 
     pub(super) fn add(&mut self, block: Block) -> Result<(), Failure> {
-        let k = block.scores.len() / block.counts.len().max(1);
+        let slots = block.scores.len() / block.counts.len().max(1);
         for (row, (count, positive)) in block.counts.iter().zip(&block.positive_scores).enumerate() {
-            self.negatives.push(&block.scores[row * k..row * k + count])?;
+            self.negatives.push(&block.scores[row * slots..row * slots + count])?;
             self.rows.push((*positive, *count));
-            self.short_rows += u64::from(*count < k);
+            self.short_rows += u64::from(*count < self.k);
         }
         self.short_by_skip += block.short_by_skip;
         add_each(&mut self.rejected, &block.rejected);
@@ -119,7 +121,7 @@ mod tests {
             ..Block::default()
         };
         for spool in [0, 100] {
-            let mut tally = Tally::new(spool);
+            let mut tally = Tally::new(spool, 2);
             tally.add(block.clone()).unwrap();
             assert_eq!(tally.short_rows, 2);
             let positive = tally.positive_scores().unwrap();

@@ -46,7 +46,8 @@ impl Task {
 }
 
 fn specification(args: &MineArgs, queries: usize, keys: usize) -> Result<TopK, Failure> {
-    let mut spec = TopK::new(args.k)
+    // No query gets more keys than there are; the writers pad to what was asked for.
+    let mut spec = TopK::new(args.k.min(keys))
         .metric(args.metric.into())
         .skip(args.skip)
         .select(args.select.seeded(args.seed))

@@ -19,7 +19,7 @@ use super::open::extension;
 pub struct NeighbourBlock<'a> {
     /// The number of the first query among all.
     pub first_query: usize,
-    /// Slots per query.
+    /// Slots per query, at most the file's.
     pub k: usize,
     /// Key indices, `queries × k`; −1 where a row is short.
     pub indices: &'a [i64],
@@ -139,7 +139,7 @@ impl Writer {
     fn check(&self, block: &NeighbourBlock<'_>) -> std::result::Result<(), String> {
         let NeighbourBlock { first_query, k, indices, scores, counts } = *block;
         let slots = counts.len().checked_mul(k);
-        if k != self.k || Some(indices.len()) != slots || Some(scores.len()) != slots {
+        if k > self.k || Some(indices.len()) != slots || Some(scores.len()) != slots {
             let (rows, have) = (counts.len(), indices.len());
             return Err(format!("a block of {rows} queries × {k} has {have} indices and {} scores", scores.len()));
         }

@@ -37,10 +37,21 @@ impl Npz {
     }
 
     pub(super) fn append(&mut self, block: NeighbourBlock<'_>) -> Result<()> {
-        let Npz { archive, scores, counts, .. } = self;
+        let Npz { archive, scores, counts, shape, .. } = self;
         let mut write = || {
-            block.indices.iter().try_for_each(|index| archive.write_all(&index.to_le_bytes()))?;
-            block.scores.iter().try_for_each(|score| scores.write_all(&padding_is_one_nan(*score).to_le_bytes()))?;
+            for row in 0..block.counts.len() {
+                let slots = row * block.k..(row + 1) * block.k;
+                for index in &block.indices[slots.clone()] {
+                    archive.write_all(&index.to_le_bytes())?;
+                }
+                for score in &block.scores[slots] {
+                    scores.write_all(&padding_is_one_nan(*score).to_le_bytes())?;
+                }
+                for _ in block.k..shape[1] {
+                    archive.write_all(&(-1_i64).to_le_bytes())?;
+                    scores.write_all(&f32::NAN.to_le_bytes())?;
+                }
+            }
             block.counts.iter().try_for_each(|count| counts.write_all(&(*count as i64).to_le_bytes()))
         };
         let written: std::io::Result<()> = write();
