@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, Batch, Pair};
+use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
@@ -115,6 +116,16 @@ impl Device {
     /// canonical: identical to every other canonical device's.
     pub fn is_canonical(&self) -> bool {
         self.backend.is_canonical()
+    }
+
+    /// Takes a matrix to keep on this device: norms and whatever else its kernels want are made once.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where dim is above [`MAX_DIM`](crate::spec::MAX_DIM); [`Error::OutOfMemory`]; what a source
+    /// says while it is read. Rows with NaN or infinities are taken; the operation that meets them decides.
+    pub fn upload(&self, rows: &dyn Rows) -> Result<DeviceMatrix> {
+        Shape::of(rows, rows)?;
+        Ok(DeviceMatrix::new(rows.rows(), rows.dim(), rows.dtype(), self.backend.upload(rows)?))
     }
 
     /// All scores, `batch × rows × keys`, within 1e-6 of the exact ones for cosine. See [`Cosine`].

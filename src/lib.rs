@@ -53,6 +53,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`Matrix`], [`Rows`] | rows of f16, bf16 or f32: owned, borrowed, strided, mapped, or read in chunks |
+//! | [`DeviceMatrix`] | rows that stay on a device |
 //! | [`spec`] | WHAT: one specification per operation; plain validated data, no device is named here |
 //! | `plan` | HOW: specification + shape + limits → chunks and tiles; pure functions |
 //! | [`Device`] | the door: check → plan → backend |
@@ -66,6 +67,7 @@
 
 mod backend;
 mod device;
+mod device_matrix;
 mod error;
 mod matrix;
 pub mod oracle;
@@ -74,6 +76,7 @@ mod plan;
 pub mod spec;
 
 pub use device::{Device, DeviceInfo};
+pub use device_matrix::DeviceMatrix;
 pub use error::{Error, Result};
 pub use matrix::{Dtype, Element, Matrix, Rows, SharedBytes};
 pub use output::{Counts, Gradients, Loss, Neighbours, Rejected, RowStatistics, Rule, SpecialRows};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result};
 
 #[cfg(target_endian = "big")]
@@ -344,6 +345,10 @@ pub trait Rows: Sync {
     /// costs nothing.
     fn read_bytes_per_row(&self) -> usize {
         self.dim() * self.dtype().bytes()
+    }
+    /// The matrix on a device that these rows are, so that this device can use them in place.
+    fn on_device(&self) -> Option<&DeviceMatrix> {
+        None
     }
 }
 

@@ -2,7 +2,11 @@
 
 pub(crate) mod cpu;
 mod fixed_vectors;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[expect(dead_code, reason = "the backends that use it come next")]
+mod gpu;
 
+use crate::device_matrix::Storage;
 use crate::error::Result;
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
@@ -32,6 +36,8 @@ pub(crate) trait Backend: Send + Sync {
     fn limits(&self) -> Limits;
     /// Whether the arithmetic passed the check on fixed vectors when the device was opened.
     fn is_canonical(&self) -> bool;
+    /// Takes rows to keep.
+    fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>>;
     /// Writes all scores over `out`, which has their length.
     fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()>;
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>>;

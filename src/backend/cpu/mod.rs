@@ -15,13 +15,15 @@ mod pairs;
 mod rejections;
 mod rows;
 mod scan;
+mod storage;
 mod top_k;
 
 use lanes::Isa;
 
 use super::{Backend, Batch, Pair, fixed_vectors};
+use crate::device_matrix::Storage;
 use crate::error::Result;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, Rows};
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
 use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
@@ -92,6 +94,10 @@ impl Backend for Cpu {
 
     fn is_canonical(&self) -> bool {
         self.canonical
+    }
+
+    fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>> {
+        Ok(Box::new(storage::HostCopy::of(rows)?))
     }
 
     fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {

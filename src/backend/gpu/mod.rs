@@ -1,0 +1,90 @@
+//! What the backends for GPUs share: the launch of each operation, written once over [`Queue`].
+//!
+//! `kernels/<operation>.cu` and `shaders/<operation>.wgsl` hold the same kernels under the same names, with the same
+//! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
+//! one of them can do is asked of [`Offers`].
+
+pub(crate) mod source;
+
+use crate::error::Result;
+use crate::plan::Limits;
+
+pub(crate) use source::{Constants, Kernel};
+
+/// An ordered queue of work on one GPU: each step sees what the steps before it wrote. A call makes its own, so calls
+/// from several threads do not wait for each other.
+pub(crate) trait Queue: Sized {
+    /// Memory of the device. Dropping it gives it back once the work that uses it is done.
+    type Buffer: Send + Sync + 'static;
+
+    /// What the device can do.
+    fn offers(&self) -> &Offers;
+    /// The limits that plans are made within.
+    fn limits(&self) -> Limits;
+    /// Memory with unspecified content. `what` names it where it cannot be had.
+    fn allocate(&self, bytes: u64, what: &'static str) -> Result<Self::Buffer>;
+    /// Copies from the host, which may reuse `bytes` at once.
+    fn write(&self, to: &Self::Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()>;
+    /// Copies to the host; waits for all work before it.
+    fn read(&self, from: &Self::Buffer, offset_bytes: u64, out: &mut [u8]) -> Result<()>;
+    /// Copies within the device.
+    fn copy(&self, from: Slice<Self>, to: Slice<Self>) -> Result<()>;
+    /// Sets bytes to zero.
+    fn clear(&self, slice: Slice<Self>) -> Result<()>;
+    /// Runs a kernel.
+    fn launch(&self, launch: &Launch<Self>) -> Result<()>;
+    /// Waits for all work; reports what went wrong in it.
+    fn finish(&self) -> Result<()>;
+}
+
+/// A part of a buffer. Offsets are multiples of [`Offers::offset_bytes`], lengths of 4.
+pub(crate) struct Slice<'a, Q: Queue> {
+    pub(crate) buffer: &'a Q::Buffer,
+    pub(crate) offset_bytes: u64,
+    pub(crate) bytes: u64,
+}
+
+impl<Q: Queue> Clone for Slice<'_, Q> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Q: Queue> Copy for Slice<'_, Q> {}
+
+/// One run of a kernel.
+pub(crate) struct Launch<'a, Q: Queue> {
+    pub(crate) kernel: &'a Kernel,
+    /// Workgroups in each dimension, at most 65,535 each. With none in a dimension nothing runs.
+    pub(crate) groups: [u32; 3],
+    /// Plain 32-bit words, at most 64 of them: the kernel's first argument, a structure by value in CUDA and a uniform
+    /// in WGSL.
+    pub(crate) parameters: &'a [u32],
+    /// The kernel's further arguments, in order: pointers in CUDA, storage bindings from 1 on in WGSL.
+    pub(crate) buffers: &'a [Slice<'a, Q>],
+}
+
+/// What a device can do, as far as plans ask.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Offers {
+    /// The language of its kernels.
+    pub(crate) language: source::Language,
+    /// The largest part of a buffer that a kernel can be given.
+    pub(crate) binding_bytes: u64,
+    /// What offsets of slices are multiples of.
+    pub(crate) offset_bytes: u64,
+    /// Buffers that a kernel can be given.
+    pub(crate) bindings: u32,
+    /// Workgroup (shared) memory.
+    pub(crate) workgroup_bytes: u32,
+    /// Threads in a workgroup, at most.
+    pub(crate) workgroup_threads: u32,
+    /// Threads that run together and can exchange registers; 0 where they cannot.
+    pub(crate) subgroup: u32,
+    /// Whether kernels can compute in f16.
+    pub(crate) f16: bool,
+    /// The matrix unit: 0 where there is none, else CUDA's compute capability times ten, 80 or 90.
+    pub(crate) matrix_unit: u32,
+    /// Groups that run at once, about: multiprocessors, or 1 where nobody says.
+    pub(crate) processors: u32,
+}
