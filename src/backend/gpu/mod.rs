@@ -4,6 +4,7 @@
 //! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
 //! one of them can do is asked of [`Offers`].
 
+pub(crate) mod info_nce;
 pub(crate) mod pairs;
 pub(crate) mod rows;
 pub(crate) mod source;
@@ -74,7 +75,7 @@ pub(crate) struct Launch<'a, Q: Queue> {
 /// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
 /// without a device. Each operation's file has a function of this name; it is named here.
 pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
-    let operations = [rows::kernels(offers), pairs::kernels(offers)];
+    let operations = [rows::kernels(offers), pairs::kernels(offers), info_nce::kernels(offers)];
     operations.concat()
 }
 
