@@ -109,4 +109,6 @@ impl Backend for Wgpu {
 }
 
 #[cfg(test)]
+mod shaders;
+#[cfg(test)]
 mod tests;
