@@ -35,11 +35,20 @@ macro_rules! files {
 /// All files of `shaders/`.
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
+    "canonical.wgsl",
+    "pairs.wgsl",
     "queue_test.wgsl",
+    "rows.wgsl",
     "score.wgsl",
 );
 /// All files of `kernels/`.
-const KERNELS: &[(&str, &str)] = files!("kernels": "score.cuh");
+const KERNELS: &[(&str, &str)] = files!(
+    "kernels":
+    "canonical.cuh",
+    "pairs.cu",
+    "rows.cu",
+    "score.cuh",
+);
 
 impl Language {
     fn files(self) -> &'static [(&'static str, &'static str)] {
