@@ -41,7 +41,8 @@ pub(crate) trait Queue: Sized {
     fn finish(&self) -> Result<()>;
 }
 
-/// A part of a buffer. Offsets are multiples of [`Offers::offset_bytes`], lengths of 4.
+/// A part of a buffer. Offsets are multiples of [`Offers::offset_bytes`] where a kernel is given it, of 4 elsewhere; lengths
+/// of 4.
 pub(crate) struct Slice<'a, Q: Queue> {
     pub(crate) buffer: &'a Q::Buffer,
     pub(crate) offset_bytes: u64,

@@ -3,6 +3,7 @@
 mod adapter;
 mod budget;
 mod context;
+mod foreign;
 mod memory;
 mod pipeline;
 mod queue;
