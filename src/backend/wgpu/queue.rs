@@ -111,9 +111,13 @@ impl WgpuQueue {
                 let _ = sender.send(result);
             });
         })?;
+        // Not for the work of other calls; the memory is mapped with this one's.
         self.session.stream.borrow_mut().finish(&self.context)?;
-        self.context.wait(None)?;
-        if !matches!(mapped.try_recv(), Ok(Ok(()))) {
+        let answer = match mapped.try_recv() {
+            Err(_) => self.context.wait(None).map(|()| mapped.try_recv())?,
+            answer => answer,
+        };
+        if !matches!(answer, Ok(Ok(()))) {
             return Err(self.context.lose("it no longer gives its memory to the host".to_owned()));
         }
         let view = staging.slice(..bytes).get_mapped_range();
@@ -251,7 +255,6 @@ impl Queue for WgpuQueue {
 
     fn finish(&self) -> Result<()> {
         self.session.stream.borrow_mut().finish(&self.context)?;
-        self.context.wait(None)?;
         self.context.check_alive()
     }
 }
