@@ -74,6 +74,8 @@ pub mod oracle;
 mod output;
 mod plan;
 pub mod spec;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 pub use device::{Device, DeviceInfo};
 pub use device_matrix::DeviceMatrix;
