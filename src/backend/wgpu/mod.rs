@@ -147,7 +147,7 @@ impl Backend for Wgpu {
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        self.call(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
+        self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }
 
