@@ -21,6 +21,7 @@ pub(crate) struct Kernel {
     pub(crate) file: &'static str,
     /// The function.
     pub(crate) entry: &'static str,
+    /// What it is compiled with. In CUDA, `SHARED_BYTES` also says how much dynamic shared memory each launch asks for.
     pub(crate) constants: Constants,
     /// Threads of a workgroup in each dimension; the constants `THREADS_X`, `THREADS_Y` say so to the kernel.
     pub(crate) threads: [u32; 2],
@@ -35,7 +36,10 @@ macro_rules! files {
 /// All files of `shaders/`.
 const SHADERS: &[(&str, &str)] = files!("shaders": "score.wgsl");
 /// All files of `kernels/`.
-const KERNELS: &[(&str, &str)] = files!("kernels": "score.cuh");
+const KERNELS: &[(&str, &str)] = files!("kernels":
+    "ptx.cuh",
+    "score.cuh",
+);
 
 impl Language {
     fn files(self) -> &'static [(&'static str, &'static str)] {
