@@ -77,7 +77,16 @@ impl Device {
         }
         match kind {
             "cpu" => Ok(Device::cpu_with(limits)),
-            "cuda" | "wgpu" => Err(absent(name, kind)),
+            #[cfg(feature = "cuda")]
+            "cuda" => {
+                // The index was checked above.
+                let ordinal = index.and_then(|index| index.parse().ok()).unwrap_or(0);
+                let backend = Arc::new(crate::backend::cuda::Cuda::open(ordinal, limits)?);
+                Ok(Device { backend, name: name.to_owned() })
+            }
+            #[cfg(not(feature = "cuda"))]
+            "cuda" => Err(absent(name, kind)),
+            "wgpu" => Err(absent(name, kind)),
             "auto" => {
                 let found = Device::NAMES.iter().find_map(|name| Device::open(name, limits).ok());
                 Ok(found.unwrap_or_else(|| Device::cpu_with(limits)))
