@@ -21,8 +21,8 @@ pub(crate) struct Kernel {
     pub(crate) file: &'static str,
     /// The function.
     pub(crate) entry: &'static str,
-    /// CUDA's launch reads two of them where they are there: `SHARED_BYTES`, the dynamic shared memory of a block, and
-    /// `CLUSTER`, the blocks of a cluster along x.
+    /// What it is compiled with. CUDA's launch reads two of them where they are there: `SHARED_BYTES`, the dynamic shared
+    /// memory of a block, and `CLUSTER`, the blocks of a cluster along x.
     pub(crate) constants: Constants,
     /// Threads of a workgroup in each dimension; the constants `THREADS_X`, `THREADS_Y` say so to the kernel.
     pub(crate) threads: [u32; 2],
@@ -37,7 +37,10 @@ macro_rules! files {
 /// All files of `shaders/`.
 const SHADERS: &[(&str, &str)] = files!("shaders": "score.wgsl");
 /// All files of `kernels/`.
-const KERNELS: &[(&str, &str)] = files!("kernels": "score.cuh");
+const KERNELS: &[(&str, &str)] = files!("kernels":
+    "ptx.cuh",
+    "score.cuh",
+);
 
 impl Language {
     fn files(self) -> &'static [(&'static str, &'static str)] {
