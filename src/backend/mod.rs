@@ -7,6 +7,8 @@ mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[expect(dead_code, reason = "the backends that use it come next")]
 mod gpu;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 use crate::device_matrix::Storage;
 use crate::error::Result;

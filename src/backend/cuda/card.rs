@@ -62,6 +62,12 @@ impl Card {
         Card::of(Arc::clone(context), driver)
     }
 
+    /// A card that shares nothing with others of its number.
+    #[cfg(test)]
+    pub(crate) fn unshared(ordinal: u32) -> Result<Self> {
+        Card::new(CudaContext::new(ordinal as usize).map_err(no_card)?, library::driver()?)
+    }
+
     fn of(context: Arc<CudaContext>, driver: c_int) -> Result<Arc<Self>> {
         static CARDS: Mutex<Vec<(usize, Weak<Card>)>> = Mutex::new(Vec::new());
         let mut cards = lock(&CARDS);

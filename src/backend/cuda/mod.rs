@@ -33,6 +33,8 @@ mod library;
 mod memory;
 mod queue;
 mod staging;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -62,6 +62,16 @@ pub(crate) struct Launch<'a, Q: Queue> {
     pub(crate) parameters: &'a [u32],
     /// The kernel's further arguments, in order: pointers in CUDA, storage bindings from 1 on in WGSL.
     pub(crate) buffers: &'a [Slice<'a, Q>],
+    /// The parameter that the kernel adds to its group's number in x, passed as 0: a queue that keeps its launches short
+    /// cuts this one into several, each with its first group there. `None`: the launch runs whole.
+    pub(crate) first_group: Option<usize>,
+}
+
+/// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
+/// without a device. Each operation's file has a function of this name; it is named here.
+pub(crate) fn kernels(_offers: &Offers) -> Vec<Kernel> {
+    let operations: [Vec<Kernel>; 0] = [];
+    operations.concat()
 }
 
 /// What a device can do, as far as plans ask.

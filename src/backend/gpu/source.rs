@@ -35,10 +35,15 @@ macro_rules! files {
 }
 
 /// All files of `shaders/`.
-const SHADERS: &[(&str, &str)] = files!("shaders": "score.wgsl");
+const SHADERS: &[(&str, &str)] = files!(
+    "shaders":
+    "queue_test.wgsl",
+    "score.wgsl",
+);
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!("kernels":
     "ptx.cuh",
+    "queue_test.cu",
     "score.cuh",
 );
 
