@@ -21,7 +21,8 @@ pub(crate) struct Kernel {
     pub(crate) file: &'static str,
     /// The function.
     pub(crate) entry: &'static str,
-    /// What it is compiled with. In CUDA, `SHARED_BYTES` also says how much dynamic shared memory each launch asks for.
+    /// What it is compiled with. CUDA's launch reads two of them where they are there: `SHARED_BYTES`, the dynamic shared
+    /// memory of a block, and `CLUSTER`, the blocks of a cluster along x.
     pub(crate) constants: Constants,
     /// Threads of a workgroup in each dimension; the constants `THREADS_X`, `THREADS_Y` say so to the kernel.
     pub(crate) threads: [u32; 2],
@@ -52,6 +53,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "pack_blocks.cu",
     "pairs.cu",
     "ptx.cuh",
+    "queue_test.cu",
     "rows.cu",
     "score.cuh",
     "wgmma.cuh",
@@ -74,6 +76,11 @@ impl Language {
 }
 
 impl Kernel {
+    /// The value of a constant.
+    pub(crate) fn constant(&self, name: &str) -> Option<u32> {
+        self.constants.iter().find(|(constant, _)| *constant == name).map(|(_, value)| *value)
+    }
+
     /// The whole text that is compiled: constants, then the file with each `#include "name"` replaced by that file, once.
     pub(crate) fn text(&self, language: Language) -> String {
         let mut text = String::new();
