@@ -64,26 +64,48 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
-    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu`; `auto` takes the first that is there.
+    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that is there.
     ///
     /// # Errors
     /// [`Error::NoDevice`] says what is missing and what to install; [`Error::Spec`] where the name is none of these.
     pub fn open(name: &str, limits: Limits) -> Result<Device> {
         let (kind, index) = name.split_once(':').map_or((name, None), |(kind, index)| (kind, Some(index)));
-        if let Some(index) = index
-            && (kind != "cuda" || index.parse::<u32>().is_err())
-        {
-            return Err(Error::spec("device", format!("`{name}`: only cuda takes a number, as in cuda:0")));
-        }
+        let number = index.map_or(Ok(0), str::parse::<u32>);
+        let (Ok(number), true) = (number, index.is_none() || matches!(kind, "cuda" | "wgpu")) else {
+            return Err(Error::spec("device", format!("`{name}`: only cuda and wgpu take a number, as in cuda:0")));
+        };
         match kind {
             "cpu" => Ok(Device::cpu_with(limits)),
-            "cuda" | "wgpu" => Err(absent(name, kind)),
+            "cuda" => Device::open_cuda(name, number, limits),
+            "wgpu" => Device::open_wgpu(name, number, limits),
             "auto" => {
                 let found = Device::NAMES.iter().find_map(|name| Device::open(name, limits).ok());
                 Ok(found.unwrap_or_else(|| Device::cpu_with(limits)))
             }
-            _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu"))),
+            _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu, wgpu:N"))),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn open_cuda(name: &str, number: u32, limits: Limits) -> Result<Device> {
+        let backend = crate::backend::cuda::Cuda::open(number, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn open_cuda(name: &str, _: u32, _: Limits) -> Result<Device> {
+        Err(absent(name, "cuda"))
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn open_wgpu(name: &str, number: u32, limits: Limits) -> Result<Device> {
+        let backend = crate::backend::wgpu::Wgpu::open(name, number as usize, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    fn open_wgpu(name: &str, _: u32, _: Limits) -> Result<Device> {
+        Err(absent(name, "wgpu"))
     }
 
     /// What is known of each device that can be asked for.
@@ -248,15 +270,9 @@ fn check_batch<'a>(
     Ok(Batch { queries, keys, negatives })
 }
 
-/// Why a device that this version cannot open is absent.
-fn absent(name: &str, kind: &str) -> Error {
-    let switched_on = match kind {
-        "cuda" => cfg!(feature = "cuda"),
-        _ => cfg!(feature = "wgpu"),
-    };
-    let reason = match switched_on {
-        true => format!("this version of cosmine has no {kind} backend yet; use the cpu device"),
-        false => format!("this build has the feature `{kind}` switched off; use the cpu device"),
-    };
+/// Why a device whose feature is switched off is absent.
+#[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+fn absent(name: &str, feature: &str) -> Error {
+    let reason = format!("this build has the feature `{feature}` switched off; use the cpu device");
     Error::NoDevice { device: name.to_owned(), reason }
 }

@@ -1,0 +1,129 @@
+//! Which adapter is opened, and what is asked of it.
+
+use wgpu::{Adapter, AdapterInfo, DeviceType, Features};
+
+use crate::backend::gpu::Offers;
+use crate::backend::gpu::source::Language;
+use crate::error::{Error, Result};
+
+/// Names a part of the wanted adapter's name, in any case; the others are then not seen.
+const ADAPTER_NAME: &str = "WGPU_ADAPTER_NAME";
+/// Where there is nothing to open.
+const INSTALL: &str = "install your GPU's Vulkan driver (Metal and Direct3D 12 come with their systems), or Mesa's \
+    software driver: on Debian and Ubuntu `apt-get install mesa-vulkan-drivers libvulkan1`";
+/// Storage buffers that the kernels are given, at most; what WebGPU promises everywhere.
+const BINDINGS: u32 = 8;
+
+/// Opens the adapter of a number, in the order of preference: discrete GPUs, integrated ones, virtual ones, software.
+pub(crate) fn open(name: &str, index: usize) -> Result<(Adapter, wgpu::Device, wgpu::Queue)> {
+    let absent = |reason: String| Error::NoDevice { device: name.to_owned(), reason };
+    let adapters = adapters();
+    let found = adapters.len();
+    let wanted = std::env::var(ADAPTER_NAME);
+    let Some(adapter) = adapters.into_iter().nth(index) else {
+        let among =
+            wanted.map_or_else(|_| String::new(), |wanted| format!(" whose name holds {ADAPTER_NAME}={wanted}"));
+        let reason = match found {
+            0 => format!("no adapter{among} was found; {INSTALL}"),
+            _ => format!("there is no adapter {index}{among}; they are counted from 0 and there are {found}"),
+        };
+        return Err(absent(reason));
+    };
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("cosmine"),
+        required_features: adapter.features() & wanted_features(),
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    let opened = pollster::block_on(adapter.request_device(&descriptor));
+    let (device, queue) = opened.map_err(|error| absent(format!("{}: {error}", describe(&adapter.get_info()))))?;
+    check(&device).map_err(absent)?;
+    Ok((adapter, device, queue))
+}
+
+/// The adapters that can be opened, the preferred first.
+fn adapters() -> Vec<Adapter> {
+    let descriptor = wgpu::InstanceDescriptor {
+        flags: wgpu::InstanceFlags::empty().with_env(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+    };
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    if let Ok(wanted) = std::env::var(ADAPTER_NAME) {
+        let wanted = wanted.to_lowercase();
+        adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
+    }
+    adapters.sort_by_key(|adapter| preference(adapter.get_info().device_type));
+    adapters
+}
+
+fn preference(kind: DeviceType) -> u8 {
+    match kind {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    }
+}
+
+/// Features that kernels or measurements use where they are offered.
+fn wanted_features() -> Features {
+    Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY
+}
+
+/// Whether a device has what every kernel needs; says what it lacks.
+pub(crate) fn check(device: &wgpu::Device) -> std::result::Result<(), String> {
+    let limits = device.limits();
+    let least = wgpu::Limits::downlevel_defaults();
+    let needs = [
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, BINDINGS),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, 256),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x, 256),
+        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size, 16 << 10),
+        (
+            "max_compute_workgroups_per_dimension",
+            limits.max_compute_workgroups_per_dimension,
+            least.max_compute_workgroups_per_dimension,
+        ),
+    ];
+    let lacking = needs.iter().find(|(_, has, needed)| has < needed);
+    match lacking {
+        None => Ok(()),
+        Some((limit, has, needed)) => Err(format!("the limit {limit} is {has} and {needed} is needed")),
+    }
+}
+
+/// What a device can do, as far as plans ask.
+pub(crate) fn offers(device: &wgpu::Device) -> Offers {
+    let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
+    Offers {
+        language: Language::Wgsl,
+        binding_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        offset_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
+        bindings: limits.max_storage_buffers_per_shader_stage,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        workgroup_threads: limits.max_compute_invocations_per_workgroup,
+        subgroup: match features.contains(Features::SUBGROUP) {
+            true => info.subgroup_min_size,
+            false => 0,
+        },
+        f16: features.contains(Features::SHADER_F16),
+        matrix_unit: 0,
+        processors: 1,
+    }
+}
+
+/// An adapter in words.
+pub(crate) fn describe(info: &AdapterInfo) -> String {
+    let kind = match info.device_type {
+        DeviceType::DiscreteGpu => "discrete GPU",
+        DeviceType::IntegratedGpu => "integrated GPU",
+        DeviceType::VirtualGpu => "virtual GPU",
+        DeviceType::Cpu => "software on the processor, no GPU",
+        DeviceType::Other => "device of unknown kind",
+    };
+    let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
+    format!("{}, {kind}, {} driver {}", info.name, info.backend, driver.trim())
+}

@@ -1,0 +1,156 @@
+//! A `wgpu::Device` whose faults are values.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use wgpu::ErrorFilter;
+
+use super::pipeline::Pipeline;
+use crate::backend::gpu::{Kernel, Offers};
+use crate::error::{Error, Result};
+
+/// What all calls on one device share.
+pub(crate) struct Context {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) offers: Offers,
+    /// The name in errors.
+    pub(crate) name: String,
+    /// Whether the device is somebody else's, who may have a callback for its loss.
+    foreign: bool,
+    /// Why the device is lost, once it is.
+    lost: Arc<OnceLock<String>>,
+    pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+}
+
+impl Context {
+    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue, offers: Offers, name: String, foreign: bool) -> Self {
+        let lost = Arc::new(OnceLock::new());
+        if !foreign {
+            let seen = lost.clone();
+            device.set_device_lost_callback(move |reason, message| {
+                let reason = match reason {
+                    wgpu::DeviceLostReason::Destroyed => "it was destroyed".to_owned(),
+                    wgpu::DeviceLostReason::Unknown => message,
+                };
+                let _ = seen.set(reason);
+            });
+            // What no scope catches belongs to no call of ours; it must not end the process.
+            device.on_uncaptured_error(Arc::new(|_| {}));
+        }
+        Context { device, queue, offers, name, foreign, lost, pipelines: Mutex::default() }
+    }
+
+    /// An error where the device is known to be lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.lost.get() {
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says that the device is lost, and keeps saying so.
+    pub(crate) fn lose(&self, reason: String) -> Error {
+        Error::DeviceLost { reason: self.lost.get_or_init(|| reason).clone() }
+    }
+
+    /// Runs `work` and gives its faults as a value. `bytes` and `what` describe memory that it asks for.
+    pub(crate) fn scoped<T>(&self, bytes: u64, what: &str, work: impl FnOnce() -> T) -> Result<T> {
+        self.check()?;
+        let memory = self.device.push_error_scope(ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(ErrorFilter::Validation);
+        let value = work();
+        // All three are popped, whichever holds an error.
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        match memory.or(validation).or(internal) {
+            None => Ok(value),
+            Some(error) => Err(self.fault(&error, bytes, what)),
+        }
+    }
+
+    fn fault(&self, error: &wgpu::Error, bytes: u64, what: &str) -> Error {
+        // What a lost device says depends on the object that was asked; that it is lost is the cause.
+        if let Err(lost) = self.wait_for(wgpu::PollType::Poll).and_then(|()| self.check_alive()) {
+            return lost;
+        }
+        match error {
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { bytes, what: what.to_owned() },
+            wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+                Error::Unsupported { device: self.name.clone(), what: format!("{what}: {description}") }
+            }
+        }
+    }
+
+    /// Waits for a submission, or for all where none is given.
+    pub(crate) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.wait_for(wgpu::PollType::Wait { submission_index: submission, timeout: None })
+    }
+
+    /// Lets callbacks run.
+    fn wait_for(&self, poll: wgpu::PollType) -> Result<()> {
+        self.check()?;
+        // wgpu panics where the driver reports the loss while it is polled.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))) {
+            Ok(Ok(_)) => self.check(),
+            Ok(Err(error)) => Err(self.lose(error.to_string())),
+            Err(_) => Err(self.lose("the driver lost it while its work was waited for".to_owned())),
+        }
+    }
+
+    /// Learns whether the device still makes objects. Its own callback says so where we have it.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.check()?;
+        if !self.foreign {
+            return Ok(());
+        }
+        let scope = self.device.push_error_scope(ErrorFilter::OutOfMemory);
+        let probe = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 4,
+            usage: wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: true,
+        });
+        let memory = pollster::block_on(scope.pop());
+        match (memory, probe.slice(..).get_mapped_range_mut()) {
+            (None, Err(_)) => Err(self.lose("it makes no more buffers".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new buffer that can be copied from and to, and used as `usage` says.
+    pub(crate) fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
+        let out_of_memory = || Error::OutOfMemory { bytes, what: what.to_owned() };
+        self.check()?;
+        if bytes > self.device.limits().max_buffer_size {
+            return Err(out_of_memory());
+        }
+        let copies = match usage.contains(wgpu::BufferUsages::MAP_READ) {
+            true => wgpu::BufferUsages::COPY_DST,
+            false => wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+        };
+        self.scoped(bytes, what, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(what),
+                size: bytes,
+                usage: usage | copies,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// The pipeline of a kernel, compiled when it is first asked for.
+    pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+        let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = lock().get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        // Not under the lock: others go on meanwhile. Two who compile the same kernel at once both get it.
+        let pipeline = Arc::new(Pipeline::compile(self, kernel)?);
+        lock().insert(kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+}
