@@ -4,6 +4,8 @@
 //! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
 //! one of them can do is asked of [`Offers`].
 
+pub(crate) mod pairs;
+pub(crate) mod rows;
 pub(crate) mod source;
 
 use crate::error::Result;
@@ -19,6 +21,8 @@ pub(crate) trait Queue: Sized {
 
     /// What the device can do.
     fn offers(&self) -> &Offers;
+    /// A number that the queues of one open device share: only they may use its memory.
+    fn device(&self) -> u64;
     /// The limits that plans are made within.
     fn limits(&self) -> Limits;
     /// Memory with unspecified content. `what` names it where it cannot be had.
@@ -69,8 +73,8 @@ pub(crate) struct Launch<'a, Q: Queue> {
 
 /// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
 /// without a device. Each operation's file has a function of this name; it is named here.
-pub(crate) fn kernels(_offers: &Offers) -> Vec<Kernel> {
-    let operations: [Vec<Kernel>; 0] = [];
+pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
+    let operations = [rows::kernels(offers), pairs::kernels(offers)];
     operations.concat()
 }
 

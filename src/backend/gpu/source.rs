@@ -37,14 +37,26 @@ macro_rules! files {
 /// All files of `shaders/`.
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
+    "canonical.wgsl",
+    "pairs.wgsl",
     "queue_test.wgsl",
+    "rows.wgsl",
     "score.wgsl",
 );
 /// All files of `kernels/`.
-const KERNELS: &[(&str, &str)] = files!("kernels":
+const KERNELS: &[(&str, &str)] = files!(
+    "kernels":
+    "blocks.cuh",
+    "canonical.cuh",
+    "matrix_unit.cuh",
+    "mma.cuh",
+    "pack_blocks.cu",
+    "pairs.cu",
     "ptx.cuh",
     "queue_test.cu",
+    "rows.cu",
     "score.cuh",
+    "wgmma.cuh",
 );
 
 impl Language {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use context::Context;
 use queue::{Session, WgpuQueue};
 
-use super::gpu::Queue;
+use super::gpu::{self, Queue};
 use super::{Backend, Batch, Pair};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
@@ -92,8 +92,8 @@ impl Backend for Wgpu {
         Err(self.unsupported("cosine"))
     }
 
-    fn score_pairs(&self, _: Metric, _: NonFinite, _: &Lists, _: Pair) -> Result<Vec<f32>> {
-        Err(self.unsupported("score_pairs"))
+    fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
+        self.call(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
     fn top_k(&self, _: &TopK, _: Pair) -> Result<Neighbours> {

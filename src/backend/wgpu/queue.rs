@@ -153,6 +153,11 @@ impl Queue for WgpuQueue {
         &self.context.offers
     }
 
+    fn device(&self) -> u64 {
+        // No other device's while any buffer or matrix of this one holds it.
+        Arc::as_ptr(&self.context) as u64
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

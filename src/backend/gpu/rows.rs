@@ -1,0 +1,370 @@
+//! Rows made ready on the device: scaled by powers of two, with their norms.
+//!
+//! Whatever rows come from (the host in pieces, a matrix that stays on the device, somebody else's buffer), one kernel
+//! makes them ready, so that all answers are the same.
+
+use std::ops::Range;
+
+use super::{Kernel, Launch, Offers, Queue, Slice};
+use crate::device_matrix::Storage;
+use crate::error::{Error, Result, try_vec};
+use crate::matrix::{Dtype, Matrix, Rows};
+use crate::plan::pieces;
+use crate::spec::NonFinite;
+
+/// What rows are padded to a multiple of.
+const LANES: usize = 16;
+/// The most bytes of one buffer: elements within it are counted in 32 bits.
+const MOST_BUFFER_BYTES: u64 = 1 << 30;
+/// Bytes of rows that are on their way from the host at once.
+const STAGED_BYTES: usize = 32 << 20;
+/// Rows of a workgroup that makes rows ready.
+const GROUP_ROWS: usize = 16;
+/// Marks a row that is not finite, as in score.wgsl.
+const NOT_FINITE: u32 = 0x7FFF_FFFF;
+/// Words of a row's scale.
+const SCALE_WORDS: usize = 4;
+
+/// The kernels of this file.
+pub(super) fn kernels(_offers: &Offers) -> Vec<Kernel> {
+    [Dtype::F32, Dtype::F16, Dtype::Bf16].map(prepare).to_vec()
+}
+
+fn prepare(dtype: Dtype) -> Kernel {
+    let code = match dtype {
+        Dtype::F32 => 0,
+        Dtype::F16 => 1,
+        Dtype::Bf16 => 2,
+    };
+    Kernel {
+        file: "rows",
+        entry: "prepare",
+        constants: vec![("DTYPE", code)],
+        threads: [LANES as u32, GROUP_ROWS as u32],
+    }
+}
+
+/// What the score needs of a row beside its scaled elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RowScale {
+    /// The row is its scaled elements times two to this power.
+    pub(crate) exponent: i32,
+    /// `1 / |scaled row|`, as the canonical score has it; 0 for a zero row.
+    pub(crate) inverse: f32,
+    /// Whether all elements are finite. The other fields mean nothing where they are not.
+    pub(crate) finite: bool,
+}
+
+impl RowScale {
+    fn new([exponent, inverse, _, _]: [u32; SCALE_WORDS]) -> Self {
+        RowScale { exponent: exponent as i32, inverse: f32::from_bits(inverse), finite: exponent != NOT_FINITE }
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self.finite && self.inverse == 0.0
+    }
+
+    /// The norm of the row as it was given; 0 for a row that is not finite.
+    pub(crate) fn norm(self) -> f64 {
+        match self.inverse {
+            _ if !self.finite => 0.0,
+            0.0 => 0.0,
+            inverse => 2_f64.powi(self.exponent) / f64::from(inverse),
+        }
+    }
+}
+
+/// The elements that a row takes once it is ready.
+pub(crate) fn padded(dim: usize) -> usize {
+    dim.next_multiple_of(LANES)
+}
+
+/// How many rows of `row_bytes` fit `bytes` and one binding; at least 1.
+pub(crate) fn rows_within(offers: &Offers, bytes: u64, row_bytes: u64) -> usize {
+    let most = bytes.min(offers.binding_bytes).min(MOST_BUFFER_BYTES);
+    usize::try_from(most / row_bytes.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+/// An error that names the first row that is not finite, unless such rows are to be skipped.
+pub(crate) fn check_finite(
+    matrix: &'static str,
+    scales: &[RowScale],
+    first: usize,
+    nonfinite: NonFinite,
+) -> Result<()> {
+    match scales.iter().position(|scale| !scale.finite) {
+        Some(row) if nonfinite == NonFinite::Error => Err(Error::NonFinite { matrix, row: first + row }),
+        _ => Ok(()),
+    }
+}
+
+/// Rows that are ready.
+pub(crate) struct Chunk<Q: Queue> {
+    /// The number of row 0 in the whole matrix.
+    pub(crate) start: usize,
+    pub(crate) rows: usize,
+    /// Elements of a row, padding included.
+    pub(crate) padded: usize,
+    /// `rows × padded` elements.
+    scaled: Q::Buffer,
+    /// Four words a row, as score.wgsl says.
+    words: Q::Buffer,
+    /// The same on the host.
+    pub(crate) scales: Vec<RowScale>,
+}
+
+impl<Q: Queue> Chunk<Q> {
+    /// The scaled rows.
+    pub(crate) fn scaled(&self) -> Slice<'_, Q> {
+        Slice { buffer: &self.scaled, offset_bytes: 0, bytes: (self.rows * self.padded * 4) as u64 }
+    }
+
+    /// Their scales.
+    pub(crate) fn words(&self) -> Slice<'_, Q> {
+        Slice { buffer: &self.words, offset_bytes: 0, bytes: (self.rows * SCALE_WORDS * 4) as u64 }
+    }
+}
+
+/// One side of a comparison.
+pub(crate) struct Side<'a, Q: Queue> {
+    queue: &'a Q,
+    rows: &'a dyn Rows,
+    stored: Option<&'a Stored<Q>>,
+}
+
+impl<'a, Q: Queue + 'static> Side<'a, Q> {
+    pub(crate) fn new(queue: &'a Q, rows: &'a dyn Rows) -> Self {
+        let stored = rows.on_device().and_then(|matrix| matrix.storage::<Stored<Q>>());
+        Side { queue, rows, stored: stored.filter(|stored| stored.device == queue.device()) }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    /// Whether rows of this side have a low part.
+    pub(crate) fn split(&self) -> bool {
+        self.rows.dtype() == Dtype::F32
+    }
+
+    /// Bytes of the device's memory that a row takes once it is ready, and what its source costs.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        (padded(self.dim()) * 4 + SCALE_WORDS * 4) as u64
+    }
+
+    /// How many rows a chunk may have that takes at most `bytes`.
+    pub(crate) fn rows_within(&self, bytes: u64) -> usize {
+        rows_within(self.queue.offers(), bytes, self.row_bytes())
+    }
+
+    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then.
+    pub(crate) fn chunk(&self, range: Range<usize>) -> Result<Chunk<Q>> {
+        let (rows, padded) = (range.len(), padded(self.dim()));
+        let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
+        let words = self.queue.allocate((rows * SCALE_WORDS * 4).max(4) as u64, "scales of rows")?;
+        let mut chunk = Chunk { start: range.start, rows, padded, scaled, words, scales: Vec::new() };
+        match self.stored {
+            Some(stored) => stored.prepare(self.queue, range, &chunk)?,
+            None => self.prepare_from_host(range, &chunk)?,
+        }
+        let mut read = try_vec([0_u32; SCALE_WORDS], rows, "scales of rows")?;
+        self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+        chunk.scales = read.into_iter().map(RowScale::new).collect();
+        Ok(chunk)
+    }
+
+    fn prepare_from_host(&self, range: Range<usize>, chunk: &Chunk<Q>) -> Result<()> {
+        let (dtype, dim) = (self.rows.dtype(), self.dim());
+        let row_bytes = stride(dim, dtype) * dtype.bytes();
+        let limit = usize::try_from(self.queue.limits().memory_bytes / 8).unwrap_or(usize::MAX);
+        let step = (STAGED_BYTES.min(limit) / row_bytes).max(1).min(range.len().max(1));
+        let source = self.queue.allocate((step * row_bytes) as u64, "rows from the host")?;
+        for piece in pieces(range.len(), step) {
+            let matrix = self.rows.read(range.start + piece.start..range.start + piece.end)?;
+            self.queue.write(&source, 0, &packed(&matrix)?)?;
+            let source = Slice { buffer: &source, offset_bytes: 0, bytes: (step * row_bytes) as u64 };
+            let from = Source { slice: source, dtype, dim, stride: stride(dim, dtype), first: 0 };
+            from.prepare(self.queue, piece.len(), chunk, piece.start)?;
+        }
+        Ok(())
+    }
+}
+
+/// Elements between rows that are held as words: an even number, so that every row begins a word.
+fn stride(dim: usize, dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F32 => dim,
+        Dtype::F16 | Dtype::Bf16 => dim.next_multiple_of(2),
+    }
+}
+
+/// The rows' bytes, each row from a word on.
+fn packed(matrix: &Matrix) -> Result<Vec<u8>> {
+    let row_bytes = matrix.dim() * matrix.dtype().bytes();
+    let stride_bytes = stride(matrix.dim(), matrix.dtype()) * matrix.dtype().bytes();
+    let mut bytes = try_vec(0, matrix.rows() * stride_bytes, "rows from the host")?;
+    for (row, to) in bytes.chunks_exact_mut(stride_bytes).enumerate() {
+        to[..row_bytes].copy_from_slice(matrix.row_bytes(row));
+    }
+    Ok(bytes)
+}
+
+/// Rows of a buffer, as they were given.
+struct Source<'a, Q: Queue> {
+    slice: Slice<'a, Q>,
+    dtype: Dtype,
+    dim: usize,
+    /// Elements from one row to the next.
+    stride: usize,
+    /// The element that row 0 starts at.
+    first: usize,
+}
+
+impl<Q: Queue> Source<'_, Q> {
+    /// Makes `rows` rows ready, from row `to` of the chunk on.
+    fn prepare(&self, queue: &Q, rows: usize, chunk: &Chunk<Q>, to: usize) -> Result<()> {
+        for piece in pieces(rows, 65_535 * GROUP_ROWS) {
+            queue.launch(&Launch {
+                kernel: &prepare(self.dtype),
+                groups: [piece.len().div_ceil(GROUP_ROWS) as u32, 1, 1],
+                parameters: &[
+                    0,
+                    piece.len() as u32,
+                    self.dim as u32,
+                    chunk.padded as u32,
+                    (self.first + piece.start * self.stride) as u32,
+                    self.stride as u32,
+                    (to + piece.start) as u32,
+                ],
+                buffers: &[self.slice, chunk.scaled(), chunk.words()],
+                first_group: Some(0),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs work on a queue of the device that a matrix stays on.
+pub(crate) type Call<Q> = Box<dyn Fn(&mut dyn FnMut(&Q) -> Result<()>) -> Result<()> + Send + Sync>;
+
+/// Rows that stay on the device, as they were given.
+pub(crate) struct Stored<Q: Queue> {
+    /// The device: only its queues may use the memory.
+    device: u64,
+    call: Call<Q>,
+    pieces: Vec<Q::Buffer>,
+    /// Rows of every piece but the last.
+    piece_rows: usize,
+    rows: usize,
+    dim: usize,
+    dtype: Dtype,
+    /// Elements from one row to the next.
+    stride: usize,
+    /// The element of each piece that its row 0 starts at.
+    first: usize,
+}
+
+impl<Q: Queue + 'static> Stored<Q> {
+    /// Takes rows to keep.
+    pub(crate) fn upload(queue: &Q, call: Call<Q>, rows: &dyn Rows) -> Result<Self> {
+        let (dim, dtype) = (rows.dim(), rows.dtype());
+        let stride = stride(dim, dtype);
+        let row_bytes = stride * dtype.bytes();
+        let piece_rows = rows_within(queue.offers(), u64::MAX, row_bytes as u64);
+        let mut stored = Stored {
+            device: queue.device(),
+            call,
+            pieces: Vec::new(),
+            piece_rows,
+            rows: rows.rows(),
+            dim,
+            dtype,
+            stride,
+            first: 0,
+        };
+        for piece in pieces(rows.rows(), piece_rows) {
+            stored.pieces.push(queue.allocate((piece.len() * row_bytes) as u64, "a matrix on the device")?);
+        }
+        for range in pieces(rows.rows(), (STAGED_BYTES / row_bytes).max(1)) {
+            stored.replace(queue, range.start, &rows.read(range)?)?;
+        }
+        Ok(stored)
+    }
+
+    /// Uses a buffer of somebody else's: `rows` rows of `dim` elements, row 0 at element `first`, each next `stride`
+    /// elements further on. The buffer holds fewer than 2³² elements and fits one binding.
+    pub(crate) fn adopt(
+        queue: &Q,
+        call: Call<Q>,
+        buffer: Q::Buffer,
+        (rows, dim, dtype): (usize, usize, Dtype),
+        first: usize,
+        stride: usize,
+    ) -> Self {
+        let device = queue.device();
+        Stored { device, call, pieces: vec![buffer], piece_rows: rows.max(1), rows, dim, dtype, stride, first }
+    }
+
+    /// The parts of a range that lie in one piece each: piece, its first row, the range's rows.
+    fn parts(&self, range: Range<usize>) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+        let (piece_rows, rows) = (self.piece_rows, range.clone());
+        (range.start / piece_rows..range.end.div_ceil(piece_rows)).map(move |piece| {
+            let start = rows.start.max(piece * piece_rows);
+            let end = rows.end.min((piece + 1) * piece_rows);
+            (piece, start - piece * piece_rows, start - rows.start..end - rows.start)
+        })
+    }
+
+    fn piece_bytes(&self, piece: usize) -> u64 {
+        let rows = self.piece_rows.min(self.rows - piece * self.piece_rows);
+        let elements = self.first + rows.saturating_sub(1) * self.stride + self.dim;
+        (elements * self.dtype.bytes()).next_multiple_of(4) as u64
+    }
+
+    fn prepare(&self, queue: &Q, range: Range<usize>, chunk: &Chunk<Q>) -> Result<()> {
+        for (piece, row, rows) in self.parts(range) {
+            let slice = Slice { buffer: &self.pieces[piece], offset_bytes: 0, bytes: self.piece_bytes(piece) };
+            let first = self.first + row * self.stride;
+            let source = Source { slice, dtype: self.dtype, dim: self.dim, stride: self.stride, first };
+            source.prepare(queue, rows.len(), chunk, rows.start)?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, queue: &Q, start: usize, rows: &Matrix) -> Result<()> {
+        let row_bytes = (self.stride * self.dtype.bytes()) as u64;
+        for (piece, row, part) in self.parts(start..start + rows.rows()) {
+            let bytes = packed(&rows.slice(part)?)?;
+            queue.write(&self.pieces[piece], row as u64 * row_bytes, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl<Q: Queue + 'static> Storage for Stored<Q> {
+    fn memory_bytes(&self) -> u64 {
+        (self.rows * self.stride * self.dtype.bytes()) as u64
+    }
+
+    fn read(&self, range: Range<usize>) -> Result<Matrix<'_>> {
+        let row_bytes = self.stride * self.dtype.bytes();
+        let mut bytes = try_vec(0_u8, range.len() * row_bytes, "rows from the device")?;
+        (self.call)(&mut |queue| {
+            for (piece, row, part) in self.parts(range.clone()) {
+                let out = &mut bytes[part.start * row_bytes..part.end * row_bytes];
+                queue.read(&self.pieces[piece], (row * row_bytes) as u64, out)?;
+            }
+            Ok(())
+        })?;
+        let bytes = std::sync::Arc::new(bytes);
+        Matrix::from_shared(bytes, self.dtype, 0, range.len(), self.dim, row_bytes)
+    }
+
+    fn write(&mut self, start: usize, rows: &Matrix) -> Result<()> {
+        (self.call)(&mut |queue| self.replace(queue, start, rows))
+    }
+}
