@@ -34,6 +34,8 @@ mod memory;
 mod queue;
 mod staging;
 #[cfg(test)]
+mod matrix_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
