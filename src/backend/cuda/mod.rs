@@ -36,6 +36,8 @@ mod queue;
 mod report;
 mod staging;
 #[cfg(test)]
+mod matrix_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
