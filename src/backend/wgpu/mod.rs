@@ -1,12 +1,14 @@
 //! Any GPU, through wgpu: Vulkan, Metal or Direct3D 12, and Mesa's software Vulkan.
 
 mod adapter;
+mod budget;
 mod context;
 mod memory;
 mod pipeline;
 mod queue;
+mod stream;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use context::Context;
 use queue::{Session, WgpuQueue};
@@ -24,8 +26,6 @@ use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 pub(crate) struct Wgpu {
     context: Arc<Context>,
     limits: Limits,
-    /// What calls that are done left for the next ones.
-    sessions: Mutex<Vec<Session>>,
     canonical: bool,
 }
 
@@ -35,21 +35,20 @@ impl Wgpu {
         let (_, device, queue) = adapter::open(name, index)?;
         let offers = adapter::offers(&device);
         let context = Arc::new(Context::new(device, queue, offers, name.to_owned(), false));
-        Ok(Wgpu { context, limits, sessions: Mutex::default(), canonical: false })
+        Ok(Wgpu { context, limits, canonical: false })
     }
 
     /// Runs a call's work on a queue of its own. The work is done when this returns.
     pub(crate) fn call<T>(&self, work: impl FnOnce(&WgpuQueue) -> Result<T>) -> Result<T> {
         self.context.check()?;
-        let idle = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let session = match idle {
+        let session = match self.context.take_idle() {
             Some(session) => session,
             None => Session::new(&self.context, self.limits)?,
         };
         let queue = WgpuQueue::new(self.context.clone(), session, self.limits);
         let answer = work(&queue)?;
         queue.finish()?;
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(queue.into_session());
+        self.context.keep_idle(queue.into_session());
         Ok(answer)
     }
 
