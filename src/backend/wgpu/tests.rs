@@ -6,7 +6,7 @@ use crate::backend::gpu::{Kernel, Launch, Slice};
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {
     let required = std::env::var("COSMINE_REQUIRE").unwrap_or_default();
-    match Wgpu::open("wgpu", 0, Limits::default()) {
+    match Wgpu::open("wgpu", 0, Software::Allowed, Limits::default()) {
         Ok(wgpu) => Some(wgpu),
         Err(error) if required.split(',').any(|name| name.trim() == "wgpu") => panic!("{error}"),
         Err(_) => None,
@@ -24,7 +24,7 @@ fn kernel(entry: &'static str) -> Kernel {
 /// A job whose answer is known.
 fn small_job(wgpu: &Wgpu, seed: u32) -> Result<()> {
     let words: Vec<u32> = (seed..seed + 100).collect();
-    let found = wgpu.call(|queue| {
+    let found = wgpu.calls.run(|queue| {
         let (from, to) = (queue.allocate(400, "from")?, queue.allocate(400, "to")?);
         queue.write(&from, 0, bytemuck::cast_slice(&words))?;
         queue.launch(&Launch {
@@ -46,7 +46,7 @@ fn small_job(wgpu: &Wgpu, seed: u32) -> Result<()> {
 fn steps_see_what_the_steps_before_them_wrote() {
     let Some(wgpu) = open() else { return };
     let words: Vec<u32> = (0..1000).collect();
-    let found = wgpu.call(|queue| {
+    let found = wgpu.calls.run(|queue| {
         let a = queue.allocate(4000, "a")?;
         let b = queue.allocate(4000, "b")?;
         queue.write(&a, 0, bytemuck::cast_slice(&words))?;
@@ -81,7 +81,7 @@ fn copies_larger_than_a_piece_and_of_odd_length_arrive() {
     let Some(wgpu) = open() else { return };
     let bytes: Vec<u8> = (0..40_000_003_u32).map(|place| (place * 7 + place / 251) as u8).collect();
     let mut found = vec![0; bytes.len()];
-    let answer = wgpu.call(|queue| {
+    let answer = wgpu.calls.run(|queue| {
         let buffer = queue.allocate(bytes.len() as u64, "bytes")?;
         queue.write(&buffer, 0, &bytes)?;
         queue.read(&buffer, 0, &mut found)
@@ -96,7 +96,7 @@ fn long_launches_are_cut() {
     const WORDS: u32 = 64 * 4000;
     let words: Vec<u32> = (0..WORDS).collect();
     let steps = 4000;
-    let found = wgpu.call(|queue| {
+    let found = wgpu.calls.run(|queue| {
         let bytes = u64::from(WORDS) * 4;
         let (from, to) = (queue.allocate(bytes, "from")?, queue.allocate(bytes, "to")?);
         queue.write(&from, 0, bytemuck::cast_slice(&words))?;
@@ -118,7 +118,7 @@ fn long_launches_are_cut() {
     for place in (0..WORDS).step_by(997) {
         assert_eq!(found[place as usize], spin(place), "{place}");
     }
-    let durations = wgpu.context.durations();
+    let durations = wgpu.calls.context.durations();
     // A single launch may be held up by whatever else the machine does.
     let mean = durations.total_nanoseconds / durations.launches as f64;
     assert!(mean <= 100e6 && durations.longest_nanoseconds <= durations.total_nanoseconds / 3.0, "{durations:?}");
@@ -128,7 +128,7 @@ fn long_launches_are_cut() {
 fn a_lost_device_says_so_and_the_next_works() {
     let Some(wgpu) = open() else { return };
     small_job(&wgpu, 1).unwrap();
-    wgpu.context.device.destroy();
+    wgpu.calls.context.device.destroy();
     for _ in 0..3 {
         let error = small_job(&wgpu, 1).unwrap_err();
         assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
@@ -140,10 +140,10 @@ fn a_lost_device_says_so_and_the_next_works() {
 #[test]
 fn loss_in_the_middle_of_a_call_is_an_error() {
     let Some(wgpu) = open() else { return };
-    let answer = wgpu.call(|queue| {
+    let answer = wgpu.calls.run(|queue| {
         let buffer = queue.allocate(4000, "words")?;
         queue.write(&buffer, 0, &[1; 4000])?;
-        wgpu.context.device.destroy();
+        wgpu.calls.context.device.destroy();
         let mut out = vec![0; 4000];
         queue.read(&buffer, 0, &mut out)
     });
@@ -154,7 +154,7 @@ fn loss_in_the_middle_of_a_call_is_an_error() {
 fn memory_that_cannot_be_had_is_an_error_and_the_device_stays() {
     let Some(wgpu) = open() else { return };
     for bytes in [1 << 40, 1 << 46, 1 << 62, u64::MAX - 3] {
-        let answer = wgpu.call(|queue| queue.allocate(bytes, "an absurd matrix").map(|_| ()));
+        let answer = wgpu.calls.run(|queue| queue.allocate(bytes, "an absurd matrix").map(|_| ()));
         match answer {
             Err(Error::OutOfMemory { what, .. }) => assert_eq!(what, "an absurd matrix"),
             other => panic!("{bytes} bytes: {other:?}"),
@@ -167,7 +167,7 @@ fn memory_that_cannot_be_had_is_an_error_and_the_device_stays() {
 fn faults_of_validation_are_errors_and_the_device_stays() {
     let Some(wgpu) = open() else { return };
     let job = |entry: &'static str, bytes: u64, parameters: &[u32]| {
-        wgpu.call(|queue| {
+        wgpu.calls.run(|queue| {
             let buffers = [queue.allocate(256, "from")?, queue.allocate(256, "to")?];
             queue.launch(&Launch {
                 kernel: &kernel(entry),
@@ -197,6 +197,6 @@ fn many_threads_share_a_device() {
         }
     });
     // What was kept is what at most eight calls at once used.
-    let kept = std::iter::from_fn(|| wgpu.context.take_idle()).count();
+    let kept = std::iter::from_fn(|| wgpu.calls.context.take_idle()).count();
     assert!((1..=8).contains(&kept), "{kept}");
 }
