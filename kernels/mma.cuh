@@ -7,7 +7,7 @@
 // stand in global memory (blocks.cuh). The ring runs on over the ends of tiles: while an epilogue eats a tile, the
 // next one's blocks arrive.
 //
-// Constants: TILE_COLUMNS, STAGES, SHARED_BYTES = STAGES · (TILE_COLUMNS + 128) · 128 + 1024; ELEMENT: 0 f16, 1 bf16.
+// Constants: TILE_COLUMNS, STAGES, SHARED_BYTES = STAGES · (TILE_COLUMNS + 128) · 128, ELEMENT: 0 f16, 1 bf16.
 
 #include "ptx.cuh"
 #include "blocks.cuh"

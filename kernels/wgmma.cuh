@@ -10,12 +10,11 @@
 // four warpgroups of the cluster that have read them. A stage is filled anew only after all four, since either group's
 // copies write to both.
 //
-// Constants: TILE_COLUMNS = 256, STAGES, SHARED_BYTES = STAGES · 49,152 + 2,048; ELEMENT: 0 f16, 1 bf16.
+// Constants: TILE_COLUMNS = 256, STAGES, SHARED_BYTES = STAGES · 49,152 + 2,048, CLUSTER = 2, ELEMENT: 0 f16, 1 bf16.
 
 #include "ptx.cuh"
 #include "blocks.cuh"
 
-#define CLUSTERED __cluster_dims__(2, 1, 1)
 
 /// The scores of a tile that one thread of warpgroups 0 and 1 holds: `HELD_ROWS × HELD_COLUMNS` of them, of rows
 /// `row_of(i)` and columns `column_of(j)` of the tile. Indices are compile-time constants after unrolling.

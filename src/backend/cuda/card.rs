@@ -97,6 +97,7 @@ impl Card {
             offset_bytes: ALIGNMENT,
             bindings: 32,
             workgroup_bytes: STATIC_SHARED_BYTES,
+            shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             workgroup_threads: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
             subgroup: attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
             f16: true,

@@ -32,7 +32,11 @@ mod lane;
 mod library;
 mod memory;
 mod queue;
+#[cfg(test)]
+mod report;
 mod staging;
+#[cfg(test)]
+mod matrix_tests;
 #[cfg(test)]
 mod tests;
 

@@ -131,6 +131,10 @@ impl Queue for CudaQueue {
         &self.card.offers
     }
 
+    fn device(&self) -> u64 {
+        Arc::as_ptr(&self.card).addr() as u64
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

@@ -5,7 +5,7 @@ use crate::backend::gpu::{Kernel, Launch, Slice};
 use memory::Buffer;
 
 /// The first card, or nothing where there is none and none is required.
-fn open() -> Option<Cuda> {
+pub(super) fn open() -> Option<Cuda> {
     let required = std::env::var("COSMINE_REQUIRE").unwrap_or_default();
     match Cuda::open(0, Limits::default()) {
         Ok(cuda) => Some(cuda),

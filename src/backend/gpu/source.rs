@@ -56,6 +56,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "queue_test.cu",
     "rows.cu",
     "score.cuh",
+    "scores_test.cu",
     "wgmma.cuh",
 );
 
