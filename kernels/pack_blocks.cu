@@ -13,7 +13,6 @@
 
 #include "score.cuh"
 #include "ptx.cuh"
-#define TILE_COLUMNS 128u
 #include "blocks.cuh"
 
 struct PackParameters {

@@ -47,7 +47,7 @@ fn sums(queue: &CudaQueue, unit: MatrixUnit, form: Form, chunks: [&Chunk<CudaQue
     let kernel = Kernel {
         file: "scores_test",
         entry: "write_scores",
-        constants: unit.constants(form == Form::Bf16),
+        constants: unit.constants(form, form),
         threads: unit.threads(),
     };
     queue.launch(&Launch {

@@ -58,14 +58,16 @@ impl MatrixUnit {
         }
     }
 
-    /// What every kernel with this mainloop is compiled with. `bf16`: what the packed elements are, f16 otherwise.
-    pub(crate) fn constants(self, bf16: bool) -> Constants {
+    /// What every kernel with this mainloop is compiled with. Both sides are bf16, or neither is.
+    pub(crate) fn constants(self, queries: Form, keys: Form) -> Constants {
         let stage_bytes = (TILE_ROWS as u32 + self.tile_columns) * 128;
         let mut constants = vec![
             ("MATRIX_UNIT", self.unit),
             ("TILE_COLUMNS", self.tile_columns),
             ("STAGES", self.stages),
-            ("ELEMENT", u32::from(bf16)),
+            ("QUERY_PARTS", queries.parts() as u32),
+            ("KEY_PARTS", keys.parts() as u32),
+            ("ELEMENT", u32::from(queries == Form::Bf16)),
         ];
         match self.unit {
             90 => constants.extend([("SHARED_BYTES", self.stages * stage_bytes + 2048), ("CLUSTER", 2)]),

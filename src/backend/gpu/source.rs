@@ -57,6 +57,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "rows.cu",
     "score.cuh",
     "scores_test.cu",
+    "walk.cuh",
     "wgmma.cuh",
 );
 
