@@ -1,4 +1,4 @@
-// Packed rows as the matrix unit reads them: blocks of 128 rows by 64 elements of 16 bits, 16 KB each.
+// Packed rows as the matrix unit reads them: blocks of 128 rows by 64 elements in f16, 16 KB each.
 //
 // Block (i, k) holds rows 128 i to 128 i + 127, elements 64 k to 64 k + 63, and stands at
 // `(i · blocks of a row + k) · BLOCK_BYTES`: the blocks of one tile of rows follow each other. Within a block, row r has

@@ -91,13 +91,8 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage) {
             load_matrices(b, keys + j * 2048u + (key_chunk ^ (step * 32u)));
 #pragma unroll
             for (unsigned i = 0u; i < 4u; ++i) {
-#if ELEMENT == 1
-                multiply_bf16(tile.c[i][2u * j], a[i], b[0], b[1]);
-                multiply_bf16(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
-#else
                 multiply_f16(tile.c[i][2u * j], a[i], b[0], b[1]);
                 multiply_f16(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
-#endif
             }
         }
     }

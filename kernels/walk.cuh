@@ -1,7 +1,6 @@
 // What the mainloops share: the walk of a group over tiles, and the blocks that each step takes.
 //
-// Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack_blocks.cu);
-// ELEMENT, what packed elements are: 0 f16, 1 bf16.
+// Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack.cuh).
 
 #include "blocks.cuh"
 

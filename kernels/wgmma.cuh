@@ -86,11 +86,7 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage, bool 
 #pragma unroll
     for (unsigned step = 0u; step < 4u; ++step) {
         // Sixteen elements on are 32 bytes, two units of a descriptor.
-#if ELEMENT == 1
-        multiply_bf16_64x256(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
-#else
         multiply_f16_64x256(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
-#endif
     }
     warpgroup_commit();
 }

@@ -50,6 +50,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "canonical.cuh",
     "matrix_unit.cuh",
     "mma.cuh",
+    "pack.cuh",
     "pack_blocks.cu",
     "pairs.cu",
     "ptx.cuh",
