@@ -4,6 +4,7 @@
 //! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
 //! one of them can do is asked of [`Offers`].
 
+pub(crate) mod matrix_unit;
 pub(crate) mod pairs;
 pub(crate) mod rows;
 pub(crate) mod source;
@@ -108,7 +109,7 @@ pub(crate) struct Launch<'a, Q: Queue> {
 /// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
 /// without a device. Each operation's file has a function of this name; it is named here.
 pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
-    let operations = [rows::kernels(offers), pairs::kernels(offers)];
+    let operations = [matrix_unit::kernels(offers), rows::kernels(offers), pairs::kernels(offers)];
     operations.concat()
 }
 
@@ -125,6 +126,8 @@ pub(crate) struct Offers {
     pub(crate) bindings: u32,
     /// Workgroup (shared) memory.
     pub(crate) workgroup_bytes: u32,
+    /// Shared memory that a kernel can have where its constant `SHARED_BYTES` asks for it; 0 where none can ask.
+    pub(crate) shared_bytes: u32,
     /// Threads in a workgroup, at most.
     pub(crate) workgroup_threads: u32,
     /// Threads that run together and can exchange registers; 0 where they cannot.
