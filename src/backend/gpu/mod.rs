@@ -26,6 +26,11 @@ pub(crate) trait Queue: Sized {
     fn device(&self) -> u64;
     /// The limits that plans are made within.
     fn limits(&self) -> Limits;
+    /// Whether a call may wait for the device and read from it. Where it may not (its results stay on the device, or it
+    /// is recorded to run later on other rows) rows that are not finite are left out, and nobody is told.
+    fn may_wait(&self) -> bool {
+        true
+    }
     /// Memory with unspecified content. `what` names it where it cannot be had.
     fn allocate(&self, bytes: u64, what: &'static str) -> Result<Self::Buffer>;
     /// Copies from the host, which may reuse `bytes` at once.
