@@ -1,10 +1,12 @@
-// Packed rows as the matrix unit reads them: blocks of 128 rows by 64 elements of 16 bits, 16 KB each.
+// Packed rows as the matrix unit reads them: blocks of 128 rows by 64 elements in f16, 16 KB each.
 //
 // Block (i, k) holds rows 128 i to 128 i + 127, elements 64 k to 64 k + 63, and stands at
 // `(i · blocks of a row + k) · BLOCK_BYTES`: the blocks of one tile of rows follow each other. Within a block, row r has
 // the 128 bytes from 128 r on; its 16-byte chunk c lies in place c ^ (r & 7). This is the layout of wgmma's 128-byte
 // swizzle, and no eight rows of `ldmatrix` share a bank. Rows are padded with zeros to whole blocks both ways, so
 // copies need no masks; a tile of 256 rows is two blocks that follow each other in shared memory.
+//
+// Rows of two parts have, for each 128 rows, the blocks of the first part and then those of the second.
 
 #define BLOCK_ROWS 128u
 #define BLOCK_ELEMENTS 64u
@@ -14,20 +16,3 @@
 __device__ __forceinline__ unsigned block_offset(unsigned row, unsigned chunk) {
     return row * 128u + ((chunk ^ (row & 7u)) << 4);
 }
-
-/// Queries of a tile.
-#define TILE_ROWS 128u
-/// What one step of a tile takes: 64 elements of its queries and keys.
-#define STAGE_BYTES ((TILE_ROWS + TILE_COLUMNS) * 128u)
-
-/// What a group walks: one tile of queries through `tiles` tiles of TILE_COLUMNS keys, from tile `first` on.
-struct Walk {
-    /// Packed queries and keys.
-    const unsigned char* queries;
-    const unsigned char* keys;
-    /// Blocks of a row.
-    unsigned blocks;
-    unsigned query_tile;
-    unsigned first;
-    unsigned tiles;
-};

@@ -5,7 +5,7 @@
 // from SCORING_THREADS on.
 
 #include "ptx.cuh"
-#include "blocks.cuh"
+#include "walk.cuh"
 
 #if MATRIX_UNIT == 90u
 #include "wgmma.cuh"

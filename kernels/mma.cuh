@@ -7,10 +7,10 @@
 // stand in global memory (blocks.cuh). The ring runs on over the ends of tiles: while an epilogue eats a tile, the
 // next one's blocks arrive.
 //
-// Constants: TILE_COLUMNS, STAGES, SHARED_BYTES = STAGES · (TILE_COLUMNS + 128) · 128, ELEMENT: 0 f16, 1 bf16.
+// Constants: TILE_COLUMNS, STAGES, SHARED_BYTES = STAGES · (TILE_COLUMNS + 128) · 128, those of walk.cuh.
 
 #include "ptx.cuh"
-#include "blocks.cuh"
+#include "walk.cuh"
 
 #define WARP_COLUMNS (TILE_COLUMNS / 4u)
 
@@ -45,22 +45,23 @@ struct Tile {
     }
 };
 
-/// Copies the stage of one step. Every thread copies chunks a group's width apart: no bank is met twice.
-__device__ __forceinline__ void copy_stage(unsigned stage, const Walk& walk, unsigned tile, unsigned block) {
-    unsigned own = threadIdx.x * 16u;
-    const unsigned char* from = walk.queries + ((size_t)walk.query_tile * walk.blocks + block) * BLOCK_BYTES + own;
+/// Copies 64 elements of 128 rows. Every thread copies chunks a group's width apart: no bank is met twice.
+__device__ __forceinline__ void copy_block(unsigned to, const unsigned char* packed, size_t block) {
+    const unsigned char* from = packed + block * BLOCK_BYTES + threadIdx.x * 16u;
 #pragma unroll
-    for (unsigned i = 0u; i < BLOCK_BYTES / 4096u; ++i) {
-        copy_async_16(stage + own + i * 4096u, from + i * 4096u);
+    for (unsigned i = 0u; i < BLOCK_BYTES; i += 4096u) {
+        copy_async_16(to + threadIdx.x * 16u + i, from + i);
     }
+}
+
+/// Copies the stage of one step.
+__device__ __forceinline__ void
+copy_stage(unsigned stage, const Walk& walk, unsigned tile, unsigned product, unsigned block) {
+    copy_block(stage, walk.queries, query_block(walk, product) + block);
 #pragma unroll
     for (unsigned half = 0u; half < TILE_COLUMNS / BLOCK_ROWS; ++half) {
         size_t row_block = (size_t)tile * (TILE_COLUMNS / BLOCK_ROWS) + half;
-        from = walk.keys + (row_block * walk.blocks + block) * BLOCK_BYTES + own;
-#pragma unroll
-        for (unsigned i = 0u; i < BLOCK_BYTES / 4096u; ++i) {
-            copy_async_16(stage + (half + 1u) * BLOCK_BYTES + own + i * 4096u, from + i * 4096u);
-        }
+        copy_block(stage + (half + 1u) * BLOCK_BYTES, walk.keys, key_block(walk, row_block, product) + block);
     }
 }
 
@@ -90,13 +91,8 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage) {
             load_matrices(b, keys + j * 2048u + (key_chunk ^ (step * 32u)));
 #pragma unroll
             for (unsigned i = 0u; i < 4u; ++i) {
-#if ELEMENT == 1
-                multiply_bf16(tile.c[i][2u * j], a[i], b[0], b[1]);
-                multiply_bf16(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
-#else
                 multiply_f16(tile.c[i][2u * j], a[i], b[0], b[1]);
                 multiply_f16(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
-#endif
             }
         }
     }
@@ -107,17 +103,20 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage) {
 template <class Epilogue> __device__ __forceinline__ void walk_tiles(const Walk& walk, Epilogue& epilogue) {
     extern __shared__ __align__(128) unsigned char ring[];
     unsigned base = shared_address(ring);
-    unsigned steps = walk.tiles * walk.blocks;
-    // The step that is copied next: its tile, its block, its stage.
-    unsigned copied = 0u, copied_tile = walk.first, copied_block = 0u, copied_stage = 0u;
+    unsigned end = walk.first + walk.tiles;
+    // The step that is copied next: its tile, its product, its block, its stage.
+    unsigned copied_tile = walk.first, copied_product = 0u, copied_block = 0u, copied_stage = 0u;
     auto copy_next = [&]() {
-        if (copied < steps) {
-            copy_stage(base + copied_stage * STAGE_BYTES, walk, copied_tile, copied_block);
-            copied += 1u;
+        if (copied_tile < end) {
+            copy_stage(base + copied_stage * STAGE_BYTES, walk, copied_tile, copied_product, copied_block);
             copied_stage = copied_stage + 1u == STAGES ? 0u : copied_stage + 1u;
             copied_block += 1u;
             if (copied_block == walk.blocks) {
                 copied_block = 0u;
+                copied_product += 1u;
+            }
+            if (copied_product == PRODUCTS) {
+                copied_product = 0u;
                 copied_tile += 1u;
             }
         }
@@ -130,9 +129,9 @@ template <class Epilogue> __device__ __forceinline__ void walk_tiles(const Walk&
     }
     Tile tile;
     unsigned stage = 0u;
-    for (unsigned number = walk.first; number < walk.first + walk.tiles; ++number) {
+    for (unsigned number = walk.first; number < end; ++number) {
         tile.clear();
-        for (unsigned block = 0u; block < walk.blocks; ++block) {
+        for (unsigned step = 0u; step < PRODUCTS * walk.blocks; ++step) {
             copy_async_wait<STAGES - 2u>();
             // The stage has come for all; the stage before it has been read by all, and may be overwritten.
             __syncthreads();

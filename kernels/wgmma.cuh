@@ -10,10 +10,10 @@
 // four warpgroups of the cluster that have read them. A stage is filled anew only after all four, since either group's
 // copies write to both.
 //
-// Constants: TILE_COLUMNS = 256, STAGES, SHARED_BYTES = STAGES · 49,152 + 2,048, CLUSTER = 2, ELEMENT: 0 f16, 1 bf16.
+// Constants: TILE_COLUMNS = 256, STAGES, SHARED_BYTES = STAGES · 49,152 + 2,048, CLUSTER = 2, those of walk.cuh.
 
 #include "ptx.cuh"
-#include "blocks.cuh"
+#include "walk.cuh"
 
 
 /// The scores of a tile that one thread of warpgroups 0 and 1 holds: `HELD_ROWS × HELD_COLUMNS` of them, of rows
@@ -46,21 +46,26 @@ __device__ __forceinline__ unsigned long long describe(unsigned address) {
 __device__ __forceinline__ void copy_walk(const Walk& walk, unsigned ring, unsigned barriers) {
     unsigned rank = cluster_rank();
     unsigned stage = 0u, parity = 1u;
-    const unsigned char* queries = walk.queries + (size_t)walk.query_tile * walk.blocks * BLOCK_BYTES;
     for (unsigned number = walk.first; number < walk.first + walk.tiles; ++number) {
-        // This group's half of the keys, which it copies to both groups.
-        const unsigned char* keys = walk.keys + ((size_t)number * 2u + rank) * walk.blocks * BLOCK_BYTES;
-        for (unsigned block = 0u; block < walk.blocks; ++block) {
-            unsigned full = barriers + stage * 16u;
-            unsigned to = ring + stage * STAGE_BYTES;
-            mbarrier_wait(full + 8u, parity);
-            mbarrier_expect(full, STAGE_BYTES);
-            bulk_copy(to, queries + (size_t)block * BLOCK_BYTES, BLOCK_BYTES, full);
-            bulk_copy_to(to + (rank + 1u) * BLOCK_BYTES, keys + (size_t)block * BLOCK_BYTES, BLOCK_BYTES, full, 3);
-            stage += 1u;
-            if (stage == STAGES) {
-                stage = 0u;
-                parity ^= 1u;
+        for (unsigned product = 0u; product < PRODUCTS; ++product) {
+            const unsigned char* queries = walk.queries + query_block(walk, product) * BLOCK_BYTES;
+            // This group's half of the keys, which it copies to both groups.
+            size_t row_block = (size_t)number * 2u + rank;
+            const unsigned char* keys = walk.keys + key_block(walk, row_block, product) * BLOCK_BYTES;
+            for (unsigned block = 0u; block < walk.blocks; ++block) {
+                unsigned full = barriers + stage * 16u;
+                unsigned to = ring + stage * STAGE_BYTES;
+                mbarrier_wait(full + 8u, parity);
+                mbarrier_expect(full, STAGE_BYTES);
+                bulk_copy(to, queries, BLOCK_BYTES, full);
+                bulk_copy_to(to + (rank + 1u) * BLOCK_BYTES, keys, BLOCK_BYTES, full, 3);
+                queries += BLOCK_BYTES;
+                keys += BLOCK_BYTES;
+                stage += 1u;
+                if (stage == STAGES) {
+                    stage = 0u;
+                    parity ^= 1u;
+                }
             }
         }
     }
@@ -81,11 +86,7 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage, bool 
 #pragma unroll
     for (unsigned step = 0u; step < 4u; ++step) {
         // Sixteen elements on are 32 bytes, two units of a descriptor.
-#if ELEMENT == 1
-        multiply_bf16_64x256(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
-#else
         multiply_f16_64x256(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
-#endif
     }
     warpgroup_commit();
 }
@@ -97,10 +98,10 @@ __device__ __forceinline__ void multiply_walk(const Walk& walk, Epilogue& epilog
     Tile tile;
     for (unsigned number = walk.first; number < walk.first + walk.tiles; ++number) {
         unsigned last = 0u;
-        for (unsigned block = 0u; block < walk.blocks; ++block) {
+        for (unsigned step = 0u; step < PRODUCTS * walk.blocks; ++step) {
             mbarrier_wait(barriers + stage * 16u, parity);
-            multiply_stage(tile, ring + stage * STAGE_BYTES, block > 0u);
-            if (block > 0u) {
+            multiply_stage(tile, ring + stage * STAGE_BYTES, step > 0u);
+            if (step > 0u) {
                 // All but this batch are done, so the stage before has been read.
                 warpgroup_wait<1>();
                 release_stage(barriers, last);

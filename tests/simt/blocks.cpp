@@ -22,6 +22,9 @@ void** pointers_of(const Launch& launch) {
 
 thread_local void** arguments;
 
+// As aligned as any declaration asks for.
+u32 dynamic_begin(const Launch& launch) { return (launch.shared_static + 1023) & ~1023u; }
+
 void run_thread(Thread& thread) {
     group->launch->kernel->call(arguments);
     thread.finished = true;
@@ -37,7 +40,7 @@ std::string what_threads_wait_for() {
     for (auto& block : group->blocks)
         for (Thread* thread : block.thread) {
             std::string what = thread->finished ? "have ended" : std::string("wait in ") + thread->waits +
-                (thread->line ? " (line " + std::to_string(thread->line) + ")" : "");
+                (thread->line ? ", line " + std::to_string(thread->line) : line_of(*group->launch, thread->code));
             auto& entry = waits[what];
             if (entry.first++ == 0) entry.second = where(*thread);
         }
@@ -59,7 +62,12 @@ void schedule() {
             if (group->fault != Fault::NONE) return;
         }
         if (group->finished == group->threads) return;
-        if (group->progress && group->progress()) continue;
+        if (!group->under_way.empty()) {
+            auto land = std::move(group->under_way.front());
+            group->under_way.pop_front();
+            land();
+            continue;
+        }
         say("kernel `%s`: deadlock, no thread can go on:%s", group->launch->kernel->name, what_threads_wait_for().c_str());
         group->fault = Fault::DEADLOCK;
         return;
@@ -71,6 +79,7 @@ void prepare_block(Block& block, const Launch& launch, Team* team, u32 first_sta
     block.finished = block.vote_turn = block.votes[0] = block.votes[1] = 0;
     block.warps.assign((block.threads + WARP - 1) / WARP, Warp{});
     block.thread.clear();
+    block.copies.assign(block.threads, Copies{});
     for (Barrier& barrier : block.barriers) barrier = Barrier{};
     for (u32 index = 0; index < block.threads; index++) {
         Thread& thread = team_thread(team, first_stack + index);
@@ -85,8 +94,9 @@ void prepare_block(Block& block, const Launch& launch, Team* team, u32 first_sta
         thread.block_size = launch.block;
         thread.grid_size = launch.grid;
         thread.shared = block.shared;
-        thread.shared_dynamic = (launch.shared_static + 15) & ~15u;
+        thread.shared_dynamic = dynamic_begin(launch);
         thread.index = index;
+        thread.number = first_stack + index;
         thread.lane = index % WARP;
         thread.block = &block;
         thread.warp = &warp;
@@ -113,10 +123,11 @@ Group* current_group() { return group; }
 
 void make_ready(Thread* thread) { group->ready.push_back(thread); }
 
-void wait_here(const char* what, u32 line) {
+void wait_here(const char* what, u32 line, const void* code) {
     Thread& thread = self();
     thread.waits = what;
     thread.line = line;
+    thread.code = code;
     fiber_leave();
 }
 
@@ -148,13 +159,16 @@ Fault run_launch(const Launch& launch) {
         mine.next = mine.finished = 0;
         mine.threads = blocks * threads;
         mine.cluster = Barrier{};
+        mine.under_way.clear();
+        mine.mbarriers.clear();
+        order_begin(mine.order, mine.threads);
         for (u32 rank = 0; rank < blocks; rank++) {
             Block& block = mine.blocks[rank];
             block.group = &mine;
             block.rank = rank;
             block.index = {first.x + rank % cluster.x, first.y + rank / cluster.x % cluster.y,
                            first.z + rank / cluster.x / cluster.y};
-            slot_begin(block.shared, ((launch.shared_static + 15) & ~15u) + launch.shared_dynamic);
+            slot_begin(block.shared, dynamic_begin(launch) + launch.shared_dynamic);
             prepare_block(block, launch, team, rank * threads);
         }
         schedule();
@@ -170,43 +184,60 @@ Fault run_launch(const Launch& launch) {
 
 using namespace simt;
 
-static Barrier& barrier_arrive(u32 id, u32 threads, u32 line) {
+#define HERE __builtin_return_address(0)
+
+static Barrier& barrier_arrive(u32 id, u32 threads, u32 line, const void* code) {
     Thread& thread = self();
     Block& block = *thread.block;
-    if (id >= 16) fail(Fault::CHECK, nullptr, "line %u: barrier %u: a block has 16", line, id);
+    if (id >= 16) fail(Fault::CHECK, code, "barrier %u: a block has 16", id);
     Barrier& barrier = block.barriers[id];
     u32 expected = threads ? threads : block.threads;
-    if (threads % WARP) fail(Fault::CHECK, nullptr, "line %u: barrier %u: %u threads are no whole number of warps", line, id, threads);
+    if (threads % WARP) fail(Fault::CHECK, code, "barrier %u: %u threads are no whole number of warps", id, threads);
     if (barrier.arrived && barrier.expected != expected)
-        fail(Fault::CHECK, nullptr, "line %u: barrier %u expects %u threads, others came expecting %u (line %u)", line, id,
-             expected, barrier.expected, barrier.line);
+        fail(Fault::CHECK, code, "barrier %u expects %u threads, others came expecting %u", id, expected, barrier.expected);
     if (!threads && barrier.arrived && barrier.line != line)
-        fail(Fault::CHECK, nullptr, "line %u: a barrier that not every thread reaches: others wait in line %u", line, barrier.line);
+        fail(Fault::CHECK, code, "a barrier that not every thread reaches: others wait in line %u, this one came to line %u", barrier.line, line);
     if (!threads && block.finished)
-        fail(Fault::CHECK, nullptr, "line %u: a barrier that not every thread reaches: %u threads have ended", line, block.finished);
+        fail(Fault::CHECK, code, "a barrier that not every thread reaches: %u threads have ended", block.finished);
     barrier.expected = expected;
     barrier.line = line;
     barrier.arrived++;
     return barrier;
 }
 
-extern "C" void simt_barrier(u32 id, u32 threads, u32 line) {
-    Barrier& barrier = barrier_arrive(id, threads, line);
-    barrier.waiting.push_back(&self());
-    if (complete(barrier)) {
-        ordered(barrier.waiting);
-        release(barrier);
-    } else {
-        wait_here(id ? "a named barrier" : "__syncthreads", line);
+static void barrier_meet(u32 id, u32 threads, u32 line, bool waits, const void* code) {
+    Barrier& barrier = barrier_arrive(id, threads, line, code);
+    Thread& me = self();
+    bool all = barrier.expected == current_group()->threads;
+    if (!all || !waits) tell(barrier.told, me);
+    if (waits) barrier.waiting.push_back(&me);
+    if (!complete(barrier)) {
+        if (waits) wait_here(id ? "a named barrier" : "__syncthreads", line, code);
+        return;
     }
+    if (all && barrier.waiting.size() == barrier.expected) {
+        ordered(barrier.waiting);
+    } else {
+        for (Thread* thread : barrier.waiting)
+            if (all) tell(barrier.told, *thread);
+        for (Thread* thread : barrier.waiting) learn(*thread, barrier.told);
+    }
+    barrier.told = Knowledge{};
+    release(barrier);
 }
 
-extern "C" void simt_barrier_arrive(u32 id, u32 threads, u32 line) {
-    Barrier& barrier = barrier_arrive(id, threads, line);
-    if (complete(barrier)) {
-        ordered(barrier.waiting);
-        release(barrier);
-    }
+extern "C" void simt_barrier(u32 id, u32 threads, u32 line) { barrier_meet(id, threads, line, true, HERE); }
+extern "C" void simt_barrier_arrive(u32 id, u32 threads, u32 line) { barrier_meet(id, threads, line, false, HERE); }
+
+extern "C" void simt_cluster_barrier() {
+    Group& group = *current_group();
+    Barrier& barrier = group.cluster;
+    barrier.expected = group.threads;
+    barrier.arrived++;
+    barrier.waiting.push_back(&self());
+    if (!complete(barrier)) return wait_here("a barrier of the cluster", 0, HERE);
+    ordered(barrier.waiting);
+    release(barrier);
 }
 
 extern "C" u32 simt_vote_of_block(u32 vote, u32 line) {
@@ -228,33 +259,33 @@ extern "C" u32 simt_active() {
 
 extern "C" void simt_yield(const char* what, u32 line) {
     make_ready(&self());
-    wait_here(what, line);
+    wait_here(what, line, HERE);
 }
 
 extern "C" void simt_trap(const char* what, u32 line) {
-    if (line) fail(Fault::ASSERT, __builtin_return_address(0), "line %u: %s", line, what);
-    fail(Fault::ASSERT, __builtin_return_address(0), "%s", what);
+    (void)line;
+    fail(Fault::ASSERT, HERE, "%s", what);
 }
 
 extern "C" void simt_collective(u32 mask, const char* what, u32 line, Collective run, void* mine, bool orders) {
     Thread& thread = self();
     Warp& warp = *thread.warp;
-    if (!(mask >> thread.lane & 1)) fail(Fault::CHECK, nullptr, "line %u: %s: mask 0x%08x does not name the lane itself", line, what, mask);
+    if (!(mask >> thread.lane & 1)) fail(Fault::CHECK, HERE, "%s: mask 0x%08x does not name the lane itself", what, mask);
     if (mask & ~warp.lanes)
-        fail(Fault::CHECK, nullptr, "line %u: %s: mask 0x%08x names lanes that the warp has not (it has 0x%08x)", line, what, mask, warp.lanes);
+        fail(Fault::CHECK, HERE, "%s: mask 0x%08x names lanes that the warp has not (it has 0x%08x)", what, mask, warp.lanes);
     if (mask & warp.finished)
-        fail(Fault::CHECK, nullptr, "line %u: %s: mask 0x%08x names lanes that have ended (0x%08x)", line, what, mask, warp.finished);
+        fail(Fault::CHECK, HERE, "%s: mask 0x%08x names lanes that have ended (0x%08x)", what, mask, warp.finished);
     auto meeting = std::find_if(warp.meetings.begin(), warp.meetings.end(), [&](Meeting& each) { return each.mask & mask; });
     if (meeting == warp.meetings.end()) {
         warp.meetings.push_back(Meeting{mask, 0, line, what, orders, {}});
         meeting = warp.meetings.end() - 1;
     } else if (meeting->mask != mask || strcmp(meeting->what, what) || meeting->line != line) {
-        fail(Fault::CHECK, nullptr, "line %u: %s with mask 0x%08x, while lanes of it wait in line %u: %s with mask 0x%08x", line, what,
+        fail(Fault::CHECK, HERE, "%s with mask 0x%08x, while lanes of it wait in line %u: %s with mask 0x%08x", what,
              mask, meeting->line, meeting->what, meeting->mask);
     }
     meeting->arrived |= 1u << thread.lane;
     meeting->brought[thread.lane] = mine;
-    if (meeting->arrived != mask) return wait_here(what, line);
+    if (meeting->arrived != mask) return wait_here(what, line, HERE);
     Meeting whole = *meeting;
     warp.meetings.erase(meeting);
     run(mask, whole.brought);

@@ -64,7 +64,11 @@ int main(int, char** arguments) {
 
     void *program, *context, *module, *function;
     must(nvrtcCreateProgram(&program, text.c_str(), arguments[1], 0, nullptr, nullptr), "nvrtcCreateProgram");
-    if (nvrtcCompileProgram(program, 0, nullptr)) {
+    const char* capability = getenv("COSMINE_SIMT_CAPABILITY");
+    std::string target = std::string("--gpu-architecture=sm_") + (capability ? capability : "80");
+    if (target == "--gpu-architecture=sm_90") target += "a";
+    const char* options[] = {target.c_str(), "--fmad=false"};
+    if (nvrtcCompileProgram(program, 2, options)) {
         size_t bytes;
         nvrtcGetProgramLogSize(program, &bytes);
         std::vector<char> log(bytes);

@@ -9,7 +9,7 @@
 #define __global__ __simt_kernel__
 #define __shared__ __simt_shared__
 #define __launch_bounds__(...) __simt_bounds__((__VA_ARGS__))
-#define __cluster_dims__(...)
+#define __cluster_dims__(...) __simt_cluster__((__VA_ARGS__))
 #define __maxnreg__(...)
 
 #define __device__
@@ -40,6 +40,6 @@ typedef __SIZE_TYPE__ size_t;
 #include "ptx.hpp"
 
 namespace simt {
-constexpr u32 first_of(u32 first, u32 = 0, u32 = 0) { return first; }
+constexpr Uint3 triple(u32 x = 0, u32 y = 0, u32 z = 0) { return {x, y, z}; }
 constexpr bool FLUSHES = SIMT_FLUSHES;
 }

@@ -171,6 +171,12 @@ API cuLaunchKernelEx(const LaunchConfiguration* how, void* handle, void** argume
     for (u32 i = 0; i < how->attribute_count; i++)
         if (how->attributes[i].id == 4)
             launch->cluster = {how->attributes[i].value[0], how->attributes[i].value[1], how->attributes[i].value[2]};
+    if (entry->cluster[0]) {
+        Uint3 own{entry->cluster[0], entry->cluster[1] + !entry->cluster[1], entry->cluster[2] + !entry->cluster[2]};
+        if (how->attribute_count && memcmp(&own, &launch->cluster, sizeof own))
+            return refuse(entry->name, "its __cluster_dims__ say otherwise than the launch");
+        launch->cluster = own;
+    }
     u64 threads = (u64)how->block[0] * how->block[1] * how->block[2];
     if (extra) return refuse(entry->name, "`extra` is not known here");
     if (threads == 0 || threads > 1024 || how->block[2] > 64) return refuse(entry->name, "blocks have 1 to 1,024 threads");

@@ -86,14 +86,12 @@ simt_switch:
 
 static void begin() {
     Thread* thread = running;
-    auto body = (void (*)(Thread&))thread->asynchronous;
-    thread->asynchronous = nullptr;
-    body(*thread);
+    thread->body(*thread);
     abort();  // the body leaves for good
 }
 
 void fiber_prepare(Thread& thread, void (*body)(Thread&)) {
-    thread.asynchronous = (void*)body;
+    thread.body = body;
     void** top = (void**)((u8*)&thread + STACK_BYTES);
     *--top = nullptr;  // the stack is at 8 modulo 16 when a function begins
     *--top = (void*)begin;
@@ -114,14 +112,12 @@ thread_local ucontext_t scheduler;
 
 static void begin() {
     Thread* thread = running;
-    auto body = (void (*)(Thread&))thread->asynchronous;
-    thread->asynchronous = nullptr;
-    body(*thread);
+    thread->body(*thread);
     abort();
 }
 
 void fiber_prepare(Thread& thread, void (*body)(Thread&)) {
-    thread.asynchronous = (void*)body;
+    thread.body = body;
     auto* context = (ucontext_t*)((u8*)&thread + 1024);  // within the record's page
     static_assert(sizeof(Thread) <= 1024 && sizeof(ucontext_t) <= PAGE - 1024);
     getcontext(context);

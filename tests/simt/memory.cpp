@@ -128,6 +128,8 @@ inline void access(u64 address, u32 bytes, int kind, const void* code) {
 
 }  // namespace
 
+void touch(u64 address, u32 bytes, int kind, const void* code) { access(address, bytes, kind, code); }
+
 void* device_allocate(u64 bytes) {
     std::lock_guard guard(lock);
     open_memory();

@@ -115,19 +115,21 @@ API nvrtcDestroyProgram(void** program) {
 API nvrtcCompileProgram(void* handle, int count, const char* const* options) {
     auto& program = *(Program*)handle;
     bool fused = true, flushes = false;
-    int architecture = 0;
+    int architecture = 75;
+    bool specific = false;  // sm_90a
     std::string flags = "-std=c++20 -g1 -fPIC -fvisibility=hidden -fno-gnu-unique -fno-exceptions -fno-rtti -w -fno-strict-aliasing -mavx2 -mfma -mf16c";
     for (int i = 0; i < count; i++) {
         std::string option = options[i];
         if (option == "--fmad=false" || option == "-fmad=false") fused = false;
         if (option == "--use_fast_math" || option == "--ftz=true" || option == "-ftz=true") flushes = true;
         if (option.find("-arch=") != std::string::npos || option.find("gpu-architecture=") != std::string::npos)
-            architecture = atoi(option.c_str() + option.find('_') + 1);
+            architecture = atoi(option.c_str() + option.find('_') + 1), specific = option.back() == 'a';
         if (option.compare(0, 2, "-D") == 0 || option.compare(0, 2, "-U") == 0) flags += " " + quoted(option);
         if (option.compare(0, 15, "--define-macro=") == 0) flags += " " + quoted("-D" + option.substr(15));
     }
     flags += std::string(" -ffp-contract=") + (fused ? "fast" : "off");
-    flags += " -D__CUDA_ARCH__=" + std::to_string((architecture ? architecture : 75) * 10);
+    flags += " -D__CUDA_ARCH__=" + std::to_string(architecture * 10);
+    if (specific) flags += " -D__CUDA_ARCH_FEAT_SM" + std::to_string(architecture) + "_ALL";
     flags += std::string(" -DSIMT_FLUSHES=") + (flushes ? "true" : "false");
     const char* optimise = getenv("COSMINE_SIMT_OPTIMISE");
     if (checked())

@@ -31,14 +31,18 @@ std::string line_of(const Launch& launch, const void* code) {
     if ((u64)code < base || (u64)code >= launch.module_end) return "";
     char row[1024];
     char command[1200];
-    snprintf(command, sizeof command, "addr2line -e '%s' 0x%llx 2>/dev/null", launch.module, (u64)code - base - 1);
+    snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%llx 2>/dev/null", launch.module, (u64)code - base - 1);
     FILE* answer = popen(command, "r");
-    std::string line;
-    if (answer && fgets(row, sizeof row, answer)) line = row;
+    std::string found;
+    // Innermost first; the executor's own headers are no news.
+    while (answer && fgets(row, sizeof row, answer)) {
+        std::string line = row;
+        auto colon = line.rfind(':');
+        if (!found.empty() || colon == std::string::npos || line.find('?') != std::string::npos) continue;
+        if (line.find(".hpp:") == std::string::npos) found = ", line " + line.substr(colon + 1, line.find_first_of(" \n", colon) - colon - 1);
+    }
     if (answer) pclose(answer);
-    auto colon = line.rfind(':');
-    if (colon == std::string::npos || line.find('?') != std::string::npos) return "";
-    return ", line " + line.substr(colon + 1, line.find_first_of(" \n", colon) - colon - 1);
+    return found;
 }
 
 void fail(Fault fault, const void* code, const char* format, ...) {

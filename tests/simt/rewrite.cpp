@@ -22,7 +22,10 @@ struct Rewriter {
     bool opens_plain = false;  // the next brace is a namespace's or a linkage's
     int variables = 0;
     std::map<std::string, std::string> renamed;
-    std::vector<std::pair<std::string, std::string>> kernels;  // name, most threads
+    struct Kernel {
+        std::string name, bounds, cluster;
+    };
+    std::vector<Kernel> kernels;
 
     explicit Rewriter(const std::string& text) : in(text) {}
 
@@ -64,7 +67,7 @@ struct Rewriter {
 
     // Finds the name after the mark of a kernel; the text itself is taken over as it is.
     void kernel(size_t from) {
-        std::string name, bounds = "0";
+        std::string name, bounds, cluster;
         for (;;) {
             while (!is_name(in[from]) && in[from] != '(') from++;
             if (in[from] == '(') break;
@@ -73,10 +76,11 @@ struct Rewriter {
             name = in.substr(begin, from - begin);
             if (name == "__attribute__") parenthesis(from);
             if (name == "__simt_bounds__") bounds = parenthesis(from);
+            if (name == "__simt_cluster__") cluster = parenthesis(from);
         }
-        for (auto& [known, _] : kernels)
-            if (known == name) return;
-        if (!is_template) kernels.emplace_back(name, bounds);
+        for (auto& known : kernels)
+            if (known.name == name) return;
+        if (!is_template) kernels.push_back({name, bounds, cluster});
     }
 
     static void trim(std::string& text) {
@@ -165,7 +169,7 @@ struct Rewriter {
             if (is_name(c)) {
                 std::string token = word();
                 if (token == "__simt_kernel__") kernel(at);
-                else if (token == "__simt_bounds__") parenthesis(at);
+                else if (token == "__simt_bounds__" || token == "__simt_cluster__") parenthesis(at);
                 else if (token == "__simt_shared__") shared();
                 else if (renamed.count(token)) out += renamed[token];
                 else {
@@ -190,9 +194,10 @@ struct Rewriter {
         }
         out += "\nextern \"C\" __attribute__((visibility(\"default\"))) const bool simt_flushes_subnormals = ::simt::FLUSHES;\n"
                "extern \"C\" __attribute__((visibility(\"default\"))) const ::simt::Entry simt_entries[] = {\n";
-        for (auto& [name, bounds] : kernels)
-            out += "    ::simt::Thunk<&" + name + ">::entry(\"" + name + "\", ::simt::first_of(" + bounds + ")),\n";
-        out += "    {nullptr, nullptr, 0, nullptr, 0}};\n";
+        for (auto& each : kernels)
+            out += "    ::simt::Thunk<&" + each.name + ">::entry(\"" + each.name + "\", ::simt::triple" + (each.bounds.empty() ? "()" : each.bounds) +
+                ", ::simt::triple" + (each.cluster.empty() ? "()" : each.cluster) + "),\n";
+        out += "    {}};\n";
         return std::move(out);
     }
 };

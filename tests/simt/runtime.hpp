@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -35,10 +37,26 @@ Team* team_take();
 void team_give_back(Team* team);
 Thread& team_thread(Team* team, u32 index);  // unchanged memory between runs
 
+// ---- races.cpp
+// Which accesses the threads of a group have seen of each other.
+struct Order {
+    u32 threads = 0, turn = 0, fences = 0;
+    std::vector<u16> seen;
+    u32 seen_turn = 0;  // `seen` of another turn counts as zero
+};
+void order_begin(Order& order, u32 threads);
+
+// What threads know of each other inside a turn, carried by barriers that not all threads take part in.
+struct Knowledge {
+    u32 turn = 0;
+    std::vector<u16> seen;
+};
+
 // ---- blocks.cpp
 struct Barrier {
     u32 arrived = 0, expected = 0, line = 0;
     std::vector<Thread*> waiting;
+    Knowledge told;
 };
 
 struct Meeting {  // lanes on their way into a collective
@@ -48,10 +66,43 @@ struct Meeting {  // lanes on their way into a collective
     void* brought[WARP];
 };
 
+struct Copy {  // of cp.async, under way
+    u64 to, from;
+    u32 bytes;
+};
+struct Copies {
+    std::vector<Copy> open;
+    std::deque<std::vector<Copy>> groups;
+};
+
+struct Multiplication {  // of wgmma, under way
+    u64 a, b;
+    u32 columns;
+    int elements;
+    bool accumulate, a_transposed, b_transposed;
+    u32* d[WARP];  // of each lane
+};
+struct Batches {
+    bool fenced = false;
+    std::vector<Multiplication> open;
+    std::deque<std::vector<Multiplication>> committed;
+    std::map<u32*, std::vector<u32>> sums;  // accumulators of lane 0 -> those of all lanes, while they are poisoned
+};
+
 struct Warp {
     Block* block;
-    u32 index, first, lanes, finished;  // lanes: as a mask, those that exist
+    u32 index, lanes, finished;  // lanes: as a mask, those that exist
     std::vector<Meeting> meetings;
+    Batches batches;
+};
+
+struct Mbarrier {
+    u32 arrivals, pending, phase;
+    long long bytes;  // announced and not yet here
+    Thread* maker;
+    bool published;
+    Knowledge told, complete;
+    std::vector<Thread*> waiting;
 };
 
 struct Group;
@@ -64,6 +115,7 @@ struct Block {
     u32 votes[2], vote_turn;
     std::vector<Thread*> thread;
     std::vector<Warp> warps;
+    std::vector<Copies> copies;  // of each thread
     Barrier barriers[16];
 };
 
@@ -75,13 +127,15 @@ struct Group {  // a cluster, or a single block
     u32 finished = 0, threads = 0;
     Barrier cluster;
     Fault fault = Fault::NONE;
-    std::function<bool()> progress;  // completes something asynchronous, where nothing else can run
+    Order order;
+    std::deque<std::function<void()>> under_way;  // bulk copies; each lands where nothing else can go on
+    std::map<u64, Mbarrier> mbarriers;
 };
 
-// Runs all blocks. False after a fault, which it has reported on stderr.
+// Runs all blocks. Gives the fault, which it has reported on stderr.
 Fault run_launch(const Launch& launch);
 void make_ready(Thread* thread);
-void wait_here(const char* what, u32 line);  // until somebody makes the thread ready
+void wait_here(const char* what, u32 line, const void* code);  // until somebody makes the thread ready
 Group* current_group();
 void abandon(Fault fault);                    // from a thread: ends its group; does not return
 
@@ -103,15 +157,20 @@ u8* slot_take();
 void slot_give_back(u8* slot);
 void slot_begin(u8* slot, u32 bytes);  // poisons it for a block
 
-// ---- races.cpp
+void tell(Knowledge& to, Thread& thread);
+void learn(Thread& thread, const Knowledge& from);
 void ordered(const std::vector<Thread*>& threads);  // each has seen what the others did
 
-// ---- modules
-struct Module;
-u32 module_reserve(u32 bytes, u32 align);
+// Checks an access as the hooks do, for a function that makes it on a thread's behalf.
+void touch(u64 address, u32 bytes, int kind, const void* code);
+
+// ---- matrix.cpp
+enum Elements : int { F16, BF16, I8 };
+// c += a b as a matrix unit does it: sums of 8 products and c, cut to 24 bits and one more below the largest.
+void multiply_add(float* c, const float* a, const float* b, u32 rows, u32 columns, u32 depth);
+float widen(u16 bits, int elements);
 
 inline bool in_device(const void* address) { return (u64)address - DEVICE_BASE < DEVICE_BYTES; }
 inline bool in_shared(const void* address) { return (u64)address - SHARED_BASE < SLOTS * SLOT_BYTES; }
-bool checks();  // whether kernels are compiled with checks
 
 }  // namespace simt

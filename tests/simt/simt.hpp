@@ -30,15 +30,17 @@ struct Thread {
     u8* shared;            // the block's slot
     u32 shared_dynamic;    // where its dynamic part begins
     u32 index, lane;       // in the block, in the warp
+    u32 number;            // in the cluster
     Block* block;
     Warp* warp;
     void* stack_pointer;   // while it does not run
     // What it waits for, for reports; a string that lives for ever.
     const char* waits;
     u32 line;
+    const void* code;      // where, in place of a line
     bool finished;
-    u32 clock;             // its own synchronisations so far, see races.cpp
-    void* asynchronous;    // copies under way, see asynchronous.cpp
+    u32 clock, fences;     // its own synchronisations and fences so far, see races.cpp
+    void (*body)(Thread&);
 };
 
 inline Thread& self() {
@@ -60,6 +62,7 @@ struct Entry {
     u32 parameters;
     const u32* parameter_bytes;
     u32 most_threads;  // of its launch bounds; 0 where it has none
+    u32 cluster[3];    // of __cluster_dims__; 0 where it has none
 };
 
 // An operation of a warp as a whole: the last lane of the mask to arrive runs it over what all of them brought.
@@ -70,8 +73,7 @@ using Collective = void (*)(u32 mask, void* const* brought);
 extern "C" {
 void simt_barrier(simt::u32 id, simt::u32 threads, simt::u32 line);  // 0 threads: all of the block
 void simt_barrier_arrive(simt::u32 id, simt::u32 threads, simt::u32 line);
-void simt_cluster_arrive(simt::u32 line);
-void simt_cluster_wait(simt::u32 line);
+void simt_cluster_barrier();
 void simt_collective(simt::u32 mask, const char* what, simt::u32 line, simt::Collective run, void* mine, bool orders);
 void simt_yield(const char* what, simt::u32 line);  // lets the others run; for loops that wait on memory
 simt::u32 simt_active();                            // lanes of the warp that have not finished
@@ -111,8 +113,8 @@ template <class... A, void (*F)(A...)> struct Thunk<F> {
         __attribute__((no_sanitize("thread"))) static void call(void** arguments) { F(*(typename Plain<A>::type*)arguments[I]...); }
     };
     static void call(void** arguments) { Make<sizeof...(A)>::call(arguments); }
-    static constexpr Entry entry(const char* name, u32 most_threads) {
-        return {name, call, (u32)sizeof...(A), bytes, most_threads};
+    static constexpr Entry entry(const char* name, Uint3 bounds, Uint3 cluster) {
+        return {name, call, (u32)sizeof...(A), bytes, bounds.x, {cluster.x, cluster.y, cluster.z}};
     }
 };
 

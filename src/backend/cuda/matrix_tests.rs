@@ -47,7 +47,7 @@ fn sums(queue: &CudaQueue, unit: MatrixUnit, form: Form, chunks: [&Chunk<CudaQue
     let kernel = Kernel {
         file: "scores_test",
         entry: "write_scores",
-        constants: unit.constants(form == Form::Bf16),
+        constants: unit.constants(form, form),
         threads: unit.threads(),
     };
     queue.launch(&Launch {
@@ -114,7 +114,7 @@ fn the_bound_of_the_matrix_unit_holds() -> Result<()> {
     Ok(())
 }
 
-/// Scaled rows lose nothing where their elements fit.
+/// Scaled rows lose nothing where their elements fit, and next to nothing in two parts.
 #[test]
 fn scaled_rows_are_exact() -> Result<()> {
     let Some(cuda) = open() else { return Ok(()) };
@@ -123,15 +123,20 @@ fn scaled_rows_are_exact() -> Result<()> {
     let dim = 72;
     // Few significant bits, so that sums are exact however they are taken.
     let whole = |seed: usize| (0..5 * dim).map(|i| ((i * 7 + seed) % 15) as f32 - 7.0).collect::<Vec<f32>>();
-    for form in [Form::F16, Form::Bf16] {
-        let [left, right] = [whole(3), whole(8)].map(|data| Matrix::from_vec(data, 5, dim).unwrap());
+    let fine = |seed: usize| whole(seed).into_iter().map(|x| (x + 0.1).exp() * x).collect::<Vec<f32>>();
+    for (form, rows) in [(Form::Scaled, [whole(3), whole(8)]), (Form::InTwo, [fine(3), fine(8)])] {
+        let [left, right] = rows.map(|data| Matrix::from_vec(data, 5, dim).unwrap());
         let [x, y] = [Side::new(&queue, &left).chunk(0..5)?, Side::new(&queue, &right).chunk(0..5)?];
         let (sums, step) = sums(&queue, unit, form, [&x, &y])?;
         for (row, scale) in x.scales.iter().enumerate() {
             for (column, other) in y.scales.iter().enumerate() {
-                let exact: f32 = left.row(row).iter().zip(right.row(column)).map(|(x, y)| x * y).sum();
-                let power = if form == Form::F16 { 28 } else { 0 } - scale.exponent - other.exponent;
-                assert_eq!(sums[row * step + column], exact * 2_f32.powi(power), "{form:?} {row}, {column}");
+                let products = left.row(row).into_iter().zip(right.row(column));
+                let products: Vec<f64> = products.map(|(x, y)| f64::from(x) * f64::from(y)).collect();
+                let power = 2_f64.powi(28 - scale.exponent - other.exponent);
+                let distance = f64::from(sums[row * step + column]) - products.iter().sum::<f64>() * power;
+                let size = products.iter().map(|product| product.abs()).sum::<f64>() * power;
+                let allowed = if form == Form::Scaled { 0.0 } else { 2e-6 };
+                assert!(distance.abs() <= allowed * size, "{form:?} {row}, {column}: {distance} of {size}");
             }
         }
     }

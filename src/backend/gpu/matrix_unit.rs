@@ -58,14 +58,15 @@ impl MatrixUnit {
         }
     }
 
-    /// What every kernel with this mainloop is compiled with. `bf16`: what the packed elements are, f16 otherwise.
-    pub(crate) fn constants(self, bf16: bool) -> Constants {
+    /// What every kernel with this mainloop is compiled with.
+    pub(crate) fn constants(self, queries: Form, keys: Form) -> Constants {
         let stage_bytes = (TILE_ROWS as u32 + self.tile_columns) * 128;
         let mut constants = vec![
             ("MATRIX_UNIT", self.unit),
             ("TILE_COLUMNS", self.tile_columns),
             ("STAGES", self.stages),
-            ("ELEMENT", u32::from(bf16)),
+            ("QUERY_PARTS", queries.parts() as u32),
+            ("KEY_PARTS", keys.parts() as u32),
         ];
         match self.unit {
             90 => constants.extend([("SHARED_BYTES", self.stages * stage_bytes + 2048), ("CLUSTER", 2)]),
@@ -80,29 +81,26 @@ impl MatrixUnit {
     }
 }
 
-/// What rows are packed as.
+/// What rows are packed as, in f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Unit rows in f16.
+    /// Unit rows.
     Unit,
-    /// Scaled rows in f16, times 2¹⁴: exact for rows that were f16.
-    F16,
+    /// Scaled rows, times 2¹⁴: exact for rows that were f16 or bf16.
+    Scaled,
     /// The same, and what they miss in a second part.
-    TwoF16,
-    /// Scaled rows in bf16: exact for rows that were bf16.
-    Bf16,
+    InTwo,
 }
 
 impl Form {
     fn parts(self) -> usize {
-        if self == Form::TwoF16 { 2 } else { 1 }
+        if self == Form::InTwo { 2 } else { 1 }
     }
 
     fn kernel(self) -> Kernel {
         let constants = vec![
             ("UNIT", u32::from(self == Form::Unit)),
             ("PARTS", self.parts() as u32),
-            ("ELEMENT", u32::from(self == Form::Bf16)),
         ];
         Kernel { file: "pack_blocks", entry: "pack_blocks", constants, threads: [256, 1] }
     }
@@ -111,7 +109,7 @@ impl Form {
 /// The kernels of this file.
 pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     match MatrixUnit::of(offers) {
-        Some(_) => [Form::Unit, Form::F16, Form::TwoF16, Form::Bf16].map(Form::kernel).to_vec(),
+        Some(_) => [Form::Unit, Form::Scaled, Form::InTwo].map(Form::kernel).to_vec(),
         None => Vec::new(),
     }
 }

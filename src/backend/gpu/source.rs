@@ -50,6 +50,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "canonical.cuh",
     "matrix_unit.cuh",
     "mma.cuh",
+    "pack.cuh",
     "pack_blocks.cu",
     "pairs.cu",
     "ptx.cuh",
@@ -57,6 +58,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "rows.cu",
     "score.cuh",
     "scores_test.cu",
+    "walk.cuh",
     "wgmma.cuh",
 );
 
