@@ -27,7 +27,6 @@
 //! the device's stream or ordered behind it. Rows of foreign memory are read anew at each run; lists and labels of the
 //! specification stay as they were at the capture.
 
-use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ use crate::spec::MAX_DIM;
 /// As [`Device::open`].
 pub fn open(stream: &Arc<CudaStream>, limits: Limits) -> Result<Device> {
     let name = format!("cuda:{}", stream.context().ordinal());
-    Ok(Device::with_backend(Arc::new(Cuda::over(Arc::clone(stream), limits)?), name))
+    Ok(Device::with_backend(&name, Cuda::over(Arc::clone(stream), limits)?))
 }
 
 /// As [`open`], for a stream that is a bare handle (`CUstream`, `cudaStream_t`, PyTorch's `cuda_stream`) of card
@@ -169,8 +168,7 @@ impl<T: Element> Rows for DeviceView<'_, T> {
 
 /// The backend of a device that is a card.
 fn cuda(device: &Device) -> Result<&Cuda> {
-    let backend = device.backend() as &dyn Any;
-    backend.downcast_ref().ok_or_else(|| Error::Unsupported {
+    device.backend().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "memory of an NVIDIA card; open a cuda device".to_owned(),
     })

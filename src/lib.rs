@@ -77,6 +77,8 @@ pub mod oracle;
 mod output;
 mod plan;
 pub mod spec;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 pub use device::{Device, DeviceInfo};
 pub use device_matrix::DeviceMatrix;
