@@ -284,6 +284,14 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Row `row` in place, where its elements are f32 and lie as f32 must.
+    pub(crate) fn row_f32(&self, row: usize) -> Option<&[f32]> {
+        match self.dtype {
+            Dtype::F32 => bytemuck::try_cast_slice(self.row_bytes(row)).ok(),
+            Dtype::F16 | Dtype::Bf16 => None,
+        }
+    }
+
     /// The rows of `range`, sharing this matrix's memory.
     ///
     /// # Errors

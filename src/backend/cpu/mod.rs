@@ -3,6 +3,7 @@
 mod best;
 mod bounds;
 mod canonical;
+mod codes;
 mod cosine;
 mod exclusions;
 mod gate;
@@ -12,9 +13,12 @@ mod kernel;
 mod lanes;
 mod look;
 mod pairs;
+mod refine;
 mod rejections;
 mod rows;
 mod scan;
+mod sieve;
+mod sift;
 mod storage;
 mod top_k;
 

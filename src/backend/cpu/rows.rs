@@ -5,10 +5,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::canonical::{Prepared, RowScale, scales_of};
+use super::codes::{KeyCodes, QueryCodes};
 use super::lanes::{Isa, PANEL, STRIP};
 use crate::error::try_vec;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
+use crate::plan::Arithmetic;
 use crate::spec::{Bitset, Metric, NonFinite};
 
 /// Marks a key that is not packed.
@@ -82,8 +84,13 @@ impl Factor {
         Factor(2_f64.powi(half) as f32, rest as f32)
     }
 
+    /// The two steps, the first a power of two.
+    pub(crate) fn split(self) -> (f32, f64) {
+        (self.0, f64::from(self.1))
+    }
+
     #[inline(always)]
-    fn apply(self, value: f32) -> f32 {
+    pub(crate) fn apply(self, value: f32) -> f32 {
         value * self.0 * self.1
     }
 }
@@ -117,18 +124,29 @@ pub(crate) struct QueryBlock<'a> {
     /// The number of row 0 in the whole matrix.
     pub(crate) start: usize,
     pub(crate) scales: Vec<RowScale>,
-    /// Unit rows in strips of 12.
+    /// Unit rows in strips of 12, where the scan is in f32.
     pub(crate) strips: Vec<f32>,
+    /// Where it is in bytes.
+    pub(crate) codes: Option<QueryCodes>,
 }
 
 impl<'a> QueryBlock<'a> {
-    pub(crate) fn read(isa: Isa, queries: &'a dyn Rows, range: Range<usize>, nonfinite: NonFinite) -> Result<Self> {
+    pub(crate) fn read(
+        isa: Isa,
+        queries: &'a dyn Rows,
+        range: Range<usize>,
+        arithmetic: Arithmetic,
+        nonfinite: NonFinite,
+    ) -> Result<Self> {
         let matrix = queries.read(range.clone())?;
         let scales = scales(isa, &matrix);
         check_finite("queries", &scales, range.start, nonfinite)?;
         let rows: Vec<_> = (0..).zip(&scales).map(|(row, scale)| (row, Factor::unit(*scale, 1.0))).collect();
-        let strips = pack::<STRIP>(&matrix, &rows)?;
-        Ok(QueryBlock { matrix, start: range.start, scales, strips })
+        let (strips, codes) = match arithmetic {
+            Arithmetic::F32 => (pack::<STRIP>(&matrix, &rows)?, None),
+            Arithmetic::Bytes => (Vec::new(), Some(QueryCodes::pack(isa, &matrix, &rows)?)),
+        };
+        Ok(QueryBlock { matrix, start: range.start, scales, strips, codes })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -146,8 +164,10 @@ pub(crate) struct KeyChunk<'a> {
     pub(crate) kept: Vec<u32>,
     /// Position of each row, or [`NOWHERE`].
     pub(crate) position: Vec<u32>,
-    /// Rows in panels of 32: unit rows, or for the dot product rows divided by `largest_norm`.
+    /// Rows in panels of 32, where the scan is in f32: unit rows, or for the dot product rows divided by `largest_norm`.
     pub(crate) panels: Vec<f32>,
+    /// The same rows where the scan is in bytes.
+    pub(crate) codes: Option<KeyCodes<'a>>,
     /// The largest norm of a packed row.
     pub(crate) largest_norm: f64,
     pub(crate) zero_rows: usize,
@@ -161,6 +181,7 @@ impl<'a> KeyChunk<'a> {
         isa: Isa,
         keys: &'a dyn Rows,
         range: Range<usize>,
+        arithmetic: Arithmetic,
         metric: Metric,
         nonfinite: NonFinite,
         excluded: Option<&Bitset>,
@@ -178,13 +199,18 @@ impl<'a> KeyChunk<'a> {
         }
         let norms = kept.iter().map(|row| scales[*row as usize].norm());
         let largest_norm = norms.fold(0.0, f64::max);
-        let weight = |scale: RowScale| match metric {
-            Metric::Cosine => 1.0,
-            Metric::Dot => scale.norm() / largest_norm,
+        let weight = |row: u32| weight(metric, scales[row as usize], largest_norm);
+        let unit = |row: u32, weight: f64| Factor::unit(scales[row as usize], weight);
+        let (panels, codes) = match arithmetic {
+            Arithmetic::F32 => {
+                let rows: Vec<_> = kept.iter().map(|row| (*row, unit(*row, weight(*row)))).collect();
+                (pack::<PANEL>(&matrix, &rows)?, None)
+            }
+            Arithmetic::Bytes => {
+                let rows: Vec<_> = kept.iter().map(|row| (*row, unit(*row, 1.0), weight(*row))).collect();
+                (Vec::new(), Some(KeyCodes::pack(isa, &matrix, &rows)?))
+            }
         };
-        let factor = |row: u32| Factor::unit(scales[row as usize], weight(scales[row as usize]));
-        let rows: Vec<_> = kept.iter().map(|row| (*row, factor(*row))).collect();
-        let panels = pack::<PANEL>(&matrix, &rows)?;
         let skipped_rows = scales.iter().filter(|scale| !scale.finite).count();
         Ok(KeyChunk {
             start: range.start,
@@ -196,6 +222,7 @@ impl<'a> KeyChunk<'a> {
             kept,
             position,
             panels,
+            codes,
             largest_norm,
         })
     }
@@ -205,8 +232,22 @@ impl<'a> KeyChunk<'a> {
         self.kept.len().div_ceil(PANEL)
     }
 
+    /// What makes the key at a position the row that is packed in f32.
+    pub(crate) fn factor(&self, metric: Metric, position: u32) -> Factor {
+        let scale = self.scales[self.kept[position as usize] as usize];
+        Factor::unit(scale, weight(metric, scale, self.largest_norm))
+    }
+
     /// The number of the key at a position, in the whole matrix.
     pub(crate) fn key(&self, position: u32) -> usize {
         self.start + self.kept[position as usize] as usize
+    }
+}
+
+/// The norm of a packed key.
+fn weight(metric: Metric, scale: RowScale, largest_norm: f64) -> f64 {
+    match metric {
+        Metric::Cosine => 1.0,
+        Metric::Dot => scale.norm() / largest_norm,
     }
 }
