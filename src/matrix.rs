@@ -292,6 +292,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Row `row` as f32: in place where that is possible, else widened into `room`, which holds at least `dim`.
+    pub(crate) fn row_f32_or<'r>(&'r self, row: usize, room: &'r mut [f32]) -> &'r [f32] {
+        if let Some(values) = self.row_f32(row) {
+            return values;
+        }
+        self.widen_row(row, room);
+        &room[..self.dim]
+    }
+
     /// The rows of `range`, sharing this matrix's memory.
     ///
     /// # Errors

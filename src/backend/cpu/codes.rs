@@ -53,6 +53,10 @@ pub(crate) struct Coded {
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
 
+impl Line {
+    pub(crate) const ZERO: Line = Line([0; 64]);
+}
+
 // SAFETY: 64 bytes without padding, any of them valid.
 unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above.
@@ -75,26 +79,6 @@ pub(crate) struct KeyCodes<'a> {
     pub(crate) coded: Cow<'a, [Coded]>,
 }
 
-impl KeyCodes<'_> {
-    /// Packs rows, each with the factor that makes it a unit row, and its weight beside them.
-    pub(crate) fn pack(isa: Isa, matrix: &Matrix, rows: &[(u32, Factor, f64)]) -> Result<KeyCodes<'static>> {
-        let padded = rows.len().next_multiple_of(PANEL);
-        let panel_lines = lines_of_panel(matrix.dim());
-        let mut lines = try_vec(Line([0; 64]), padded / PANEL * panel_lines, "codes of keys")?;
-        let mut coded = try_vec(HIDDEN, padded, "codes of keys")?;
-        lines.par_chunks_mut(panel_lines).zip(coded.par_chunks_mut(PANEL)).zip(rows.par_chunks(PANEL)).for_each_init(
-            || Room::new(matrix.dim()),
-            |room, ((lines, coded), rows)| {
-                room.pack_panel(isa, matrix, rows.iter().map(|(row, factor, _)| (*row, *factor)), lines, coded);
-                for (coded, (_, _, weight)) in coded.iter_mut().zip(rows) {
-                    *coded = coded.weighted(*weight);
-                }
-            },
-        );
-        Ok(KeyCodes { lines: Cow::Owned(lines), coded: Cow::Owned(coded) })
-    }
-}
-
 /// A key that no query may have: no comparison with NaN holds.
 pub(crate) const HIDDEN: Coded = Coded { step: 0.0, residual: f32::NAN };
 
@@ -111,36 +95,39 @@ impl Coded {
     }
 }
 
-/// What the packing of a panel needs beside its operands.
+/// What the packing of a key needs beside its operands.
 pub(crate) struct Room {
+    widened: Vec<f32>,
     unit: Vec<f32>,
+    rounded: Vec<f32>,
     bytes: Vec<u8>,
 }
 
 impl Room {
     pub(crate) fn new(dim: usize) -> Self {
         let padded = dim.next_multiple_of(WIDE);
-        Room { unit: vec![0.0; padded], bytes: vec![0; padded] }
+        let values = || vec![0.0; padded];
+        Room { widened: vec![0.0; dim], unit: values(), rounded: values(), bytes: vec![0; padded] }
     }
 
-    /// Packs up to 32 rows into the lines of a panel; leaves the steps and residuals of the others.
-    pub(crate) fn pack_panel(
+    /// Packs a row as key `slot` of the panel that has these lines.
+    pub(crate) fn pack(
         &mut self,
         isa: Isa,
         matrix: &Matrix,
-        rows: impl Iterator<Item = (u32, Factor)>,
+        row: usize,
+        factor: Factor,
         lines: &mut [Line],
-        coded: &mut [Coded],
-    ) {
+        slot: usize,
+    ) -> Coded {
+        let Room { widened, unit, rounded, bytes } = self;
+        let source = matrix.row_f32_or(row, widened);
+        let coded = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: true });
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
-        for (slot, ((row, factor), coded)) in rows.zip(coded).enumerate() {
-            matrix.widen_row(row as usize, &mut self.unit);
-            *coded = isa.dispatch(Quantise { row: &mut self.unit, factor, bytes: &mut self.bytes, is_key: true });
-            let column = words[slot..].iter_mut().step_by(PANEL);
-            for (word, bytes) in column.zip(self.bytes.as_chunks::<GROUP>().0) {
-                *word = u32::from_le_bytes(*bytes);
-            }
+        for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(bytes.as_chunks::<GROUP>().0) {
+            *word = u32::from_le_bytes(*bytes);
         }
+        coded
     }
 }
 
@@ -176,13 +163,13 @@ impl QueryCodes {
             .zip(codes.units.par_chunks_mut(STRIP * unit_width))
             .zip(factors.par_chunks(STRIP))
             .for_each_init(
-                || vec![0; dim.next_multiple_of(WIDE)],
-                |bytes, ((((words, coded), starts), units), factors)| {
+                || Room::new(dim),
+                |Room { widened, rounded, bytes, .. }, ((((words, coded), starts), units), factors)| {
                     for (slot, (row, factor)) in factors.iter().enumerate() {
-                        let unit = &mut units[slot * unit_width..(slot + 1) * unit_width];
-                        matrix.widen_row(*row as usize, unit);
-                        let unit = &mut unit[..bytes.len()];
-                        coded[slot] = isa.dispatch(Quantise { row: unit, factor: *factor, bytes, is_key: false });
+                        let source = matrix.row_f32_or(*row as usize, widened);
+                        let unit = &mut units[slot * unit_width..][..bytes.len()];
+                        let factor = *factor;
+                        coded[slot] = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: false });
                         let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
                         starts[slot] = -i32::from(KEY_OFFSET) * sum;
                         let column = words[slot..].iter_mut().step_by(STRIP);
@@ -198,9 +185,12 @@ impl QueryCodes {
 
 /// Turns a widened row into the unit row, and that into codes.
 struct Quantise<'a> {
-    /// Padded with zeros to a multiple of 16.
-    row: &'a mut [f32],
+    source: &'a [f32],
     factor: Factor,
+    /// Result: the unit row, padded with zeros to a multiple of 16.
+    unit: &'a mut [f32],
+    /// Room for as many.
+    rounded: &'a mut [f32],
     /// As many.
     bytes: &'a mut [u8],
     is_key: bool,
@@ -217,13 +207,14 @@ impl Task for Quantise<'_> {
             true => (KEY_LEVELS as f32, KEY_OFFSET),
             false => (L::SIGNED_LEVELS as f32, 0),
         };
-        let rows = self.row.as_chunks_mut::<WIDE>().0;
+        let units = self.unit.as_chunks_mut::<WIDE>().0;
+        let (blocks, rest) = self.source.as_chunks::<WIDE>();
+        let mut last = [0.0; WIDE];
+        last[..rest.len()].copy_from_slice(rest);
         let mut largest = [0_u32; WIDE];
-        for block in rows.iter_mut() {
-            for lane in 0..WIDE {
-                block[lane] = self.factor.apply(block[lane]);
-                largest[lane] = largest[lane].max(block[lane].to_bits() & 0x7FFF_FFFF);
-            }
+        for (unit, block) in units.iter_mut().zip(blocks.iter().chain([&last])) {
+            *unit = block.map(|value| self.factor.apply(value));
+            largest = std::array::from_fn(|lane| largest[lane].max(unit[lane].to_bits() & 0x7FFF_FFFF));
         }
         let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
         if largest == 0.0 {
@@ -232,13 +223,14 @@ impl Task for Quantise<'_> {
         }
         let (step, inverse) = (largest / levels, levels / largest);
         let mut squares = [0.0_f32; WIDE];
-        for (block, bytes) in rows.iter().zip(self.bytes.as_chunks_mut::<WIDE>().0) {
-            for lane in 0..WIDE {
-                let rounded = block[lane] * inverse + ROUNDER;
-                let lost = block[lane] - step * (rounded - ROUNDER);
-                squares[lane] += lost * lost;
-                bytes[lane] = (rounded.to_bits() as u8).wrapping_add(offset);
-            }
+        for (block, rounded) in units.iter().zip(self.rounded.as_chunks_mut::<WIDE>().0) {
+            *rounded = block.map(|value| value * inverse + ROUNDER);
+            let lost: [f32; WIDE] = std::array::from_fn(|lane| block[lane] - step * (rounded[lane] - ROUNDER));
+            squares = std::array::from_fn(|lane| squares[lane] + lost[lane] * lost[lane]);
+        }
+        // A loop of its own: together with the above it does not become vector code.
+        for (byte, rounded) in self.bytes.iter_mut().zip(&*self.rounded) {
+            *byte = (rounded.to_bits() as u8).wrapping_add(offset);
         }
         let square: f32 = squares.into_iter().sum();
         Coded { step, residual: square.sqrt() * 1.001 + 1.0 / (1 << 20) as f32 }

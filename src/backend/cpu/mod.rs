@@ -12,6 +12,7 @@ mod info_nce;
 mod kernel;
 mod lanes;
 mod look;
+mod packed;
 mod pairs;
 mod refine;
 mod rejections;
@@ -101,7 +102,7 @@ impl Backend for Cpu {
     }
 
     fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>> {
-        Ok(Box::new(storage::HostCopy::of(rows)?))
+        Ok(Box::new(self.install(|| storage::HostCopy::of(self.isa, rows))?))
     }
 
     fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {

@@ -85,3 +85,20 @@ unsafe fn add_block<L: Lanes, const V: usize>(
         }
     }
 }
+
+/// Asks for a row, so that it is there when it is scored.
+pub(crate) struct Fetch<'a> {
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Task for Fetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        for line in self.bytes.chunks(128) {
+            // SAFETY: the dispatch vouches for `L`.
+            unsafe { L::prefetch(line.as_ptr().cast()) }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use super::exclusions::Masked;
 use super::gate::{Filter, Gate, round_down, round_up};
 use super::lanes::{PANEL, STRIP};
 use super::look::Lucky;
-use super::refine::Refine;
+use super::refine::{Fetch, Refine};
 use super::scan::{Scan, error_bound};
 use super::sift::{CLOSED, Sift, Window};
 
@@ -106,11 +106,23 @@ impl<'a, 'b> Sieve<'a, 'b> {
                 passed: &mut self.passed,
                 uppers: &mut self.uppers,
             });
+            self.fetch_keys(panel);
             for index in 0..self.rows.len() {
                 if self.passed[index] != 0 {
                     self.offer(index, panel);
                 }
             }
+        }
+    }
+
+    /// Asks for the rows of those keys of a panel that passed for some query: they lie anywhere in memory.
+    fn fetch_keys(&self, panel: usize) {
+        let keys = self.scan.keys;
+        let mut any = self.passed.iter().fold(0, |any, passed| any | passed);
+        while any != 0 {
+            let position = panel * PANEL + any.trailing_zeros() as usize;
+            any &= any - 1;
+            self.scan.isa.dispatch(Fetch { bytes: keys.matrix.row_bytes(keys.kept[position] as usize) });
         }
     }
 
@@ -165,13 +177,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
         let factor = keys.factor(self.scan.metric, position);
         let key = keys.kept[position as usize] as usize;
         let unit = &self.queries.units[row * width..(row + 1) * width];
-        let key = match keys.matrix.row_f32(key) {
-            Some(values) => values,
-            None => {
-                keys.matrix.widen_row(key, &mut self.room);
-                &self.room
-            }
-        };
+        let key = keys.matrix.row_f32_or(key, &mut self.room);
         self.scan.isa.dispatch(Refine { unit, key, factor })
     }
 }

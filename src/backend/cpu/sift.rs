@@ -113,11 +113,14 @@ impl Sift<'_> {
             let mut queries = self.queries.as_ptr().add(strip * STRIP * self.words + slot);
             let mut bytes = self.keys.as_ptr().cast::<u8>().add(place.key * 4);
             let starts = self.starts.as_ptr().add(place.row);
+            // The first strip asks for the next panel, which follows this one in memory.
+            let ahead = if strip == 0 { 4 * PANEL * self.words } else { 0 };
             let mut sums = [[L::splat_word(0); 2]; R];
             for (row, sum) in sums.iter_mut().enumerate() {
                 *sum = [L::splat_word(*starts.add(row)); 2];
             }
             for _ in 0..self.words {
+                L::prefetch(bytes.wrapping_add(ahead).cast());
                 let columns = [L::load_bytes(bytes), L::load_bytes(bytes.add(4 * L::WIDTH))];
                 for (row, sum) in sums.iter_mut().enumerate() {
                     let query = L::splat_word(*queries.add(row));
