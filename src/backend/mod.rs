@@ -1,5 +1,7 @@
 //! What a device must be able to do: one verb per operation.
 
+mod best;
+mod bounds;
 pub(crate) mod cpu;
 mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]

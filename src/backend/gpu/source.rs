@@ -36,18 +36,34 @@ macro_rules! files {
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
     "canonical.wgsl",
+    "choose.wgsl",
+    "cosine.wgsl",
+    "draws.wgsl",
+    "histogram.wgsl",
+    "mainloop.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
+    "rescore.wgsl",
     "rows.wgsl",
+    "scan.wgsl",
     "score.wgsl",
+    "top_k.wgsl",
 );
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!(
     "kernels":
     "canonical.cuh",
+    "choose.cu",
+    "cosine.cu",
+    "draws.cuh",
+    "histogram.cu",
+    "mainloop.cuh",
     "pairs.cu",
+    "rescore.cu",
     "rows.cu",
+    "scan.cuh",
     "score.cuh",
+    "top_k.cu",
 );
 
 impl Language {
