@@ -3,6 +3,8 @@
 mod best;
 mod bounds;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[expect(dead_code, reason = "the backends that use it come next")]

@@ -146,8 +146,8 @@ impl Backend for Wgpu {
         self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
-    fn info_nce(&self, _: &InfoNce, _: Batch, _: bool) -> Result<(Loss, Option<Gradients>)> {
-        Err(self.unsupported("info_nce"))
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+        self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }
 
