@@ -87,7 +87,7 @@ impl Device {
         };
         match kind {
             "cpu" => Ok(Device::cpu_with(limits)),
-            "cuda" => Err(absent(name, kind)),
+            "cuda" => Device::open_cuda(name, number, limits),
             "wgpu" => Device::open_wgpu(name, number, true, limits),
             "auto" => {
                 let cuda = Device::open("cuda", limits);
@@ -96,6 +96,28 @@ impl Device {
             }
             _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu, wgpu:N"))),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn open_cuda(name: &str, number: u32, limits: Limits) -> Result<Device> {
+        let backend = crate::backend::cuda::Cuda::open(number, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn open_cuda(name: &str, _: u32, _: Limits) -> Result<Device> {
+        Err(absent(name, "cuda"))
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(name: &str, backend: impl Backend) -> Device {
+        Device { backend: Arc::new(backend), name: name.to_owned() }
+    }
+
+    /// What computes, where it is of this kind.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend<T: Backend>(&self) -> Option<&T> {
+        (&*self.backend as &dyn std::any::Any).downcast_ref()
     }
 
     #[cfg(feature = "wgpu")]
@@ -273,15 +295,9 @@ fn check_batch<'a>(
     Ok(Batch { queries, keys, negatives })
 }
 
-/// Why a device that this version cannot open is absent.
-fn absent(name: &str, kind: &str) -> Error {
-    let switched_on = match kind {
-        "cuda" => cfg!(feature = "cuda"),
-        _ => cfg!(feature = "wgpu"),
-    };
-    let reason = match switched_on {
-        true => format!("this version of cosmine has no {kind} backend yet; use the cpu device"),
-        false => format!("this build has the feature `{kind}` switched off; use the cpu device"),
-    };
+/// Why a device whose feature is switched off is absent.
+#[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+fn absent(name: &str, feature: &str) -> Error {
+    let reason = format!("this build has the feature `{feature}` switched off; use the cpu device");
     Error::NoDevice { device: name.to_owned(), reason }
 }

@@ -1,6 +1,10 @@
 //! What a device must be able to do: one verb per operation.
 
+mod best;
+mod bounds;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[expect(dead_code, reason = "the backends that use it come next")]

@@ -161,7 +161,8 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         rows_within(self.queue.offers(), bytes, self.row_bytes())
     }
 
-    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then.
+    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then; of a queue that may not
+    /// wait, the host takes every row as finite and not zero.
     pub(crate) fn chunk(&self, range: Range<usize>) -> Result<Chunk<Q>> {
         let (rows, padded) = (range.len(), padded(self.dim()));
         let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
@@ -171,8 +172,11 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
             Some(stored) => stored.prepare(self.queue, range, &chunk)?,
             None => self.prepare_from_host(range, &chunk)?,
         }
-        let mut read = try_vec([0_u32; SCALE_WORDS], rows, "scales of rows")?;
-        self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+        let one = [0, 1.0_f32.to_bits(), 0, 0];
+        let mut read: Vec<[u32; SCALE_WORDS]> = try_vec(one, rows, "scales of rows")?;
+        if self.queue.may_wait() {
+            self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+        }
         chunk.scales = read.into_iter().map(RowScale::new).collect();
         Ok(chunk)
     }

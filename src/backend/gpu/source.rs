@@ -21,6 +21,8 @@ pub(crate) struct Kernel {
     pub(crate) file: &'static str,
     /// The function.
     pub(crate) entry: &'static str,
+    /// What it is compiled with. CUDA's launch reads two of them where they are there: `SHARED_BYTES`, the dynamic shared
+    /// memory of a block, and `CLUSTER`, the blocks of a cluster along x.
     pub(crate) constants: Constants,
     /// Threads of a workgroup in each dimension; the constants `THREADS_X`, `THREADS_Y` say so to the kernel.
     pub(crate) threads: [u32; 2],
@@ -36,18 +38,50 @@ macro_rules! files {
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
     "canonical.wgsl",
+    "choose.wgsl",
+    "cosine.wgsl",
+    "draws.wgsl",
+    "histogram.wgsl",
+    "info_nce_common.wgsl",
+    "info_nce_pairs.wgsl",
+    "info_nce_product.wgsl",
+    "info_nce_reduce.wgsl",
+    "info_nce_rows.wgsl",
+    "info_nce_tile.wgsl",
+    "mainloop.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
+    "rescore.wgsl",
     "rows.wgsl",
+    "scan.wgsl",
     "score.wgsl",
+    "top_k.wgsl",
 );
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!(
     "kernels":
+    "blocks.cuh",
     "canonical.cuh",
+    "choose.cu",
+    "cosine.cu",
+    "draws.cuh",
+    "histogram.cu",
+    "mainloop.cuh",
+    "matrix_unit.cuh",
+    "mma.cuh",
+    "pack.cuh",
+    "pack_blocks.cu",
     "pairs.cu",
+    "ptx.cuh",
+    "queue_test.cu",
+    "rescore.cu",
     "rows.cu",
+    "scan.cuh",
     "score.cuh",
+    "scores_test.cu",
+    "top_k.cu",
+    "walk.cuh",
+    "wgmma.cuh",
 );
 
 impl Language {
@@ -67,6 +101,11 @@ impl Language {
 }
 
 impl Kernel {
+    /// The value of a constant.
+    pub(crate) fn constant(&self, name: &str) -> Option<u32> {
+        self.constants.iter().find(|(constant, _)| *constant == name).map(|(_, value)| *value)
+    }
+
     /// The whole text that is compiled: constants, then the file with each `#include "name"` replaced by that file, once.
     pub(crate) fn text(&self, language: Language) -> String {
         let mut text = String::new();

@@ -113,6 +113,7 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
         offset_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
         bindings: limits.max_storage_buffers_per_shader_stage,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        shared_bytes: 0,
         workgroup_threads: limits.max_compute_invocations_per_workgroup,
         subgroup: match features.contains(Features::SUBGROUP) {
             true => info.subgroup_min_size,

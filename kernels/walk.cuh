@@ -1,0 +1,37 @@
+// What the mainloops share: the walk of a group over tiles, and the blocks that each step takes.
+//
+// Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack.cuh).
+
+#include "blocks.cuh"
+
+/// Queries of a tile.
+#define TILE_ROWS 128u
+/// What one step of a tile takes: 64 elements of its queries and keys.
+#define STAGE_BYTES ((TILE_ROWS + TILE_COLUMNS) * 128u)
+
+/// What a group walks: one tile of queries through `tiles` tiles of TILE_COLUMNS keys, from tile `first` on.
+struct Walk {
+    /// Packed queries and keys.
+    const unsigned char* queries;
+    const unsigned char* keys;
+    /// Blocks of a part of a row.
+    unsigned blocks;
+    unsigned query_tile;
+    unsigned first;
+    unsigned tiles;
+};
+
+/// Products that make a score: of two parts each, high · high, high · low, low · high.
+#define PRODUCTS (QUERY_PARTS * KEY_PARTS == 4u ? 3u : QUERY_PARTS * KEY_PARTS)
+
+/// The first block of a tile of queries, for a product.
+__device__ __forceinline__ size_t query_block(const Walk& walk, unsigned product) {
+    unsigned part = QUERY_PARTS == 1u ? 0u : KEY_PARTS == 1u ? product : product / 2u;
+    return ((size_t)walk.query_tile * QUERY_PARTS + part) * walk.blocks;
+}
+
+/// The first block of 128 keys, for a product.
+__device__ __forceinline__ size_t key_block(const Walk& walk, size_t row_block, unsigned product) {
+    unsigned part = KEY_PARTS == 1u ? 0u : product & 1u;
+    return (row_block * KEY_PARTS + part) * walk.blocks;
+}

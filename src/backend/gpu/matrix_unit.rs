@@ -1,0 +1,154 @@
+//! The matrix unit of CUDA cards: the constants its kernels are made with, the packed rows they read, and how far
+//! their scores can lie from the canonical ones.
+//!
+//! # The bound
+//! A unit row `x̂ = fl(x · inverse)` is packed as the nearest f16 of each element, whatever the dtype of its matrix: no
+//! element is above 1, so f16 is finer than bf16. With `r = 2⁻¹¹ + 2⁻²⁵ √dim`, which counts elements below f16's normal
+//! range too, the packed row lies within `r` of the unit row, and by Cauchy–Schwarz the product of two packed rows
+//! within `2r + r²` of that of the unit rows. Products of f16 are exact in f32. What the matrix unit does to their sum
+//! is not documented; it is taken that it adds at least four products at a time to the running sum, aligned to the
+//! largest of the five and cut off no coarser than at 24 significant bits, and cuts the result off there too. Each of
+//! these six steps loses less than `2u` of the largest, `u = 2⁻²⁴`, and that is at most the product of the rows' norms:
+//! `12u` for each four elements, `3u · dim` in all. (Volta's is said to add four, Ampere's eight, Hopper's sixteen, the
+//! later ones with more bits.) The canonical score's own roundings are those of the scan of the CPU backend.
+
+use super::rows::Chunk;
+use super::{Constants, Kernel, Launch, Offers, Queue, Slice};
+use crate::error::Result;
+use crate::plan::pieces;
+
+/// Queries of a tile.
+pub(crate) const TILE_ROWS: usize = 128;
+/// Packed rows are padded to a multiple of this: the most keys of a tile, and the queries of a cluster.
+const PADDED_ROWS: usize = 256;
+/// Elements of a block.
+const BLOCK_ELEMENTS: usize = 64;
+/// Bytes of a block of 128 rows.
+const BLOCK_BYTES: u64 = 16_384;
+
+/// How far the matrix unit's score of two unit rows can lie from the canonical one. `split`: whether a row is f32.
+pub(crate) fn error_bound(dim: usize, split: bool) -> f64 {
+    let unit = 2_f64.powi(-24);
+    let products = if split { 4.0 } else { 1.0 };
+    let packing = 2_f64.powi(-11) + 2_f64.powi(-25) * (dim as f64).sqrt();
+    let roundings = (3.0 + products / 16.0) * dim as f64 + 16.0;
+    1.01 * (2.0 * packing + packing * packing + roundings * unit)
+}
+
+/// How kernels use a card's matrix unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatrixUnit {
+    /// 80: `mma.sync`; 90: `wgmma`.
+    unit: u32,
+    /// Keys of a tile.
+    pub(crate) tile_columns: u32,
+    stages: u32,
+}
+
+impl MatrixUnit {
+    /// `None` where the device has none.
+    pub(crate) fn of(offers: &Offers) -> Option<Self> {
+        let make = |unit, tile_columns, stages| Some(MatrixUnit { unit, tile_columns, stages });
+        match (offers.matrix_unit, offers.shared_bytes) {
+            (90, 200_000..) => make(90, 256, 4),
+            (80.., 196_608..) => make(80, 256, 4),
+            (80.., 147_456..) => make(80, 256, 3),
+            (80.., 98_304..) => make(80, 128, 3),
+            _ => None,
+        }
+    }
+
+    /// What every kernel with this mainloop is compiled with.
+    pub(crate) fn constants(self, queries: Form, keys: Form) -> Constants {
+        let stage_bytes = (TILE_ROWS as u32 + self.tile_columns) * 128;
+        let mut constants = vec![
+            ("MATRIX_UNIT", self.unit),
+            ("TILE_COLUMNS", self.tile_columns),
+            ("STAGES", self.stages),
+            ("QUERY_PARTS", queries.parts() as u32),
+            ("KEY_PARTS", keys.parts() as u32),
+        ];
+        match self.unit {
+            90 => constants.extend([("SHARED_BYTES", self.stages * stage_bytes + 2048), ("CLUSTER", 2)]),
+            _ => constants.push(("SHARED_BYTES", self.stages * stage_bytes)),
+        }
+        constants
+    }
+
+    /// Threads of a workgroup.
+    pub(crate) fn threads(self) -> [u32; 2] {
+        [if self.unit == 90 { 384 } else { 256 }, 1]
+    }
+}
+
+/// What rows are packed as, in f16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Unit rows.
+    Unit,
+    /// Scaled rows, times 2¹⁴: exact for rows that were f16 or bf16.
+    Scaled,
+    /// The same, and what they miss in a second part.
+    InTwo,
+}
+
+impl Form {
+    fn parts(self) -> usize {
+        if self == Form::InTwo { 2 } else { 1 }
+    }
+
+    fn kernel(self) -> Kernel {
+        let constants = vec![("UNIT", u32::from(self == Form::Unit)), ("PARTS", self.parts() as u32)];
+        Kernel { file: "pack_blocks", entry: "pack_blocks", constants, threads: [256, 1] }
+    }
+}
+
+/// The kernels of this file.
+pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
+    match MatrixUnit::of(offers) {
+        Some(_) => [Form::Unit, Form::Scaled, Form::InTwo].map(Form::kernel).to_vec(),
+        None => Vec::new(),
+    }
+}
+
+/// Rows as the matrix unit reads them.
+pub(crate) struct Packed<Q: Queue> {
+    buffer: Q::Buffer,
+    bytes: u64,
+    /// Rows, padding included: a multiple of the rows and the columns of a tile.
+    pub(crate) rows: usize,
+    /// Blocks of 64 elements in a part of a row.
+    pub(crate) blocks: usize,
+}
+
+impl<Q: Queue> Packed<Q> {
+    pub(crate) fn slice(&self) -> Slice<'_, Q> {
+        Slice { buffer: &self.buffer, offset_bytes: 0, bytes: self.bytes }
+    }
+}
+
+/// Bytes of the device's memory that `rows` rows take.
+pub(crate) fn packed_bytes(form: Form, rows: usize, dim: usize) -> u64 {
+    let blocks = rows.next_multiple_of(PADDED_ROWS) / TILE_ROWS * form.parts() * dim.div_ceil(BLOCK_ELEMENTS);
+    blocks as u64 * BLOCK_BYTES
+}
+
+/// Packs the rows of a chunk. Rows that are not finite become zeros.
+pub(crate) fn pack<Q: Queue>(queue: &Q, chunk: &Chunk<Q>, form: Form) -> Result<Packed<Q>> {
+    let rows = chunk.rows.next_multiple_of(PADDED_ROWS);
+    let blocks = chunk.padded.div_ceil(BLOCK_ELEMENTS);
+    let bytes = packed_bytes(form, rows, chunk.padded);
+    let buffer = queue.allocate(bytes.max(4), "packed rows")?;
+    let packed = Packed { buffer, bytes, rows, blocks };
+    // 32 rows a group.
+    for groups in pieces(rows / 32, 65_535) {
+        queue.launch(&Launch {
+            kernel: &form.kernel(),
+            groups: [groups.len() as u32, blocks as u32, 1],
+            parameters: &[groups.start as u32, chunk.rows as u32, chunk.padded as u32, blocks as u32],
+            buffers: &[chunk.scaled(), chunk.words(), packed.slice()],
+            first_group: None,
+        })?;
+    }
+    Ok(packed)
+}
