@@ -10,6 +10,8 @@ mod gpu;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
+use std::any::Any;
+
 use crate::device_matrix::Storage;
 use crate::error::Result;
 use crate::matrix::Rows;
@@ -33,7 +35,7 @@ pub(crate) struct Batch<'a> {
 }
 
 /// A device's side of the operations. Specifications and shapes were checked at the door.
-pub(crate) trait Backend: Send + Sync {
+pub(crate) trait Backend: Any + Send + Sync {
     /// What the device is, in words.
     fn description(&self) -> String;
     /// The limits that plans are made within.

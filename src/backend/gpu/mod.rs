@@ -4,6 +4,7 @@
 //! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
 //! one of them can do is asked of [`Offers`].
 
+pub(crate) mod info_nce;
 pub(crate) mod matrix_unit;
 pub(crate) mod pairs;
 pub(crate) mod rows;
@@ -26,6 +27,11 @@ pub(crate) trait Queue: Sized {
     fn device(&self) -> u64;
     /// The limits that plans are made within.
     fn limits(&self) -> Limits;
+    /// Whether a call may wait for the device and read from it. Where it may not (its results stay on the device, or it
+    /// is recorded to run later on other rows) rows that are not finite are left out, and nobody is told.
+    fn may_wait(&self) -> bool {
+        true
+    }
     /// Memory with unspecified content. `what` names it where it cannot be had.
     fn allocate(&self, bytes: u64, what: &'static str) -> Result<Self::Buffer>;
     /// Copies from the host, which may reuse `bytes` at once.
@@ -42,7 +48,8 @@ pub(crate) trait Queue: Sized {
     fn finish(&self) -> Result<()>;
 }
 
-/// A part of a buffer. Offsets are multiples of [`Offers::offset_bytes`], lengths of 4.
+/// A part of a buffer. Offsets are multiples of [`Offers::offset_bytes`] where a kernel is given it, of 4 elsewhere; lengths
+/// of 4.
 pub(crate) struct Slice<'a, Q: Queue> {
     pub(crate) buffer: &'a Q::Buffer,
     pub(crate) offset_bytes: u64,
@@ -108,7 +115,8 @@ pub(crate) struct Launch<'a, Q: Queue> {
 /// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
 /// without a device. Each operation's file has a function of this name; it is named here.
 pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
-    let operations = [matrix_unit::kernels(offers), rows::kernels(offers), pairs::kernels(offers)];
+    let operations =
+        [matrix_unit::kernels(offers), rows::kernels(offers), pairs::kernels(offers), info_nce::kernels(offers)];
     operations.concat()
 }
 

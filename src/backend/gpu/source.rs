@@ -38,6 +38,12 @@ macro_rules! files {
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
     "canonical.wgsl",
+    "info_nce_common.wgsl",
+    "info_nce_pairs.wgsl",
+    "info_nce_product.wgsl",
+    "info_nce_reduce.wgsl",
+    "info_nce_rows.wgsl",
+    "info_nce_tile.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
     "rows.wgsl",

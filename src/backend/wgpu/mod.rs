@@ -3,6 +3,7 @@
 mod adapter;
 mod budget;
 mod context;
+mod foreign;
 mod memory;
 mod pipeline;
 mod queue;
@@ -145,8 +146,8 @@ impl Backend for Wgpu {
         Err(self.unsupported("histogram"))
     }
 
-    fn info_nce(&self, _: &InfoNce, _: Batch, _: bool) -> Result<(Loss, Option<Gradients>)> {
-        Err(self.unsupported("info_nce"))
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+        self.call(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }
 
