@@ -7,10 +7,11 @@
 //! The first use of a kernel compiles it: half a second to a few seconds each, once per machine, since compiled kernels
 //! are kept in the user's cache directory (`COSMINE_CACHE` names another one, or is `off`).
 //!
+//! cudarc's types are those of the version that this module shows as [`cudarc`].
+//!
 //! ```no_run
-//! use std::sync::Arc;
-//! use cosmine::{Limits, cuda, spec::TopK};
-//! use cudarc::driver::CudaContext;
+//! use cosmine::cuda::{self, cudarc::driver::CudaContext};
+//! use cosmine::{Limits, spec::TopK};
 //!
 //! let stream = CudaContext::new(0)?.new_stream()?;
 //! let rows = stream.clone_htod(&vec![1.0_f32; 64 * 128])?;
@@ -31,6 +32,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use cudarc;
 use cudarc::driver::{CudaStream, DevicePtr};
 
 use crate::backend::cuda::Cuda;

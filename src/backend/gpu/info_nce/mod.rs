@@ -166,7 +166,8 @@ fn special_rows<Q: Queue + 'static>(work: &Work<Q>) -> SpecialRows {
         let scales = || work.side(side).iter().flat_map(|part| &part.scales);
         (scales().filter(|scale| scale.is_zero()).count(), scales().filter(|scale| !scale.finite).count())
     };
-    let ((zero_queries, skipped_queries), (zero_keys, skipped_keys)) = (count(SideName::Queries), count(SideName::Keys));
+    let ((zero_queries, skipped_queries), (zero_keys, skipped_keys)) =
+        (count(SideName::Queries), count(SideName::Keys));
     SpecialRows { zero_queries, zero_keys, skipped_queries, skipped_keys }
 }
 
