@@ -64,6 +64,16 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(backend: Arc<dyn Backend>, name: String) -> Device {
+        Device { backend, name }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
     /// is there; for it an adapter of `wgpu` that computes on the processor is none.
     ///
@@ -114,7 +124,8 @@ impl Device {
     fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
         use crate::backend::wgpu::{Software, Wgpu};
         let software = if software { Software::Allowed } else { Software::LeftOut };
-        Ok(Device::with_backend(name, Wgpu::open(name, number as usize, software, limits)?))
+        let backend = Wgpu::open(name, number as usize, software, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     #[cfg(not(feature = "wgpu"))]

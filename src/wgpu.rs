@@ -34,6 +34,9 @@
 //! # }
 //! ```
 
+use std::any::Any;
+use std::sync::Arc;
+
 pub use wgpu;
 
 use crate::backend::wgpu::Wgpu;
@@ -90,12 +93,12 @@ impl Layout {
 /// # Errors
 /// [`Error::NoDevice`] where its limits are too small for the kernels; it says which.
 pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Device> {
-    Ok(Device::with_backend("wgpu", Wgpu::adopt(device, queue, limits)?))
+    Ok(Device::with_backend(Arc::new(Wgpu::adopt(device, queue, limits)?), "wgpu".to_owned()))
 }
 
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
 pub fn handles(device: &Device) -> Option<(&wgpu::Device, &wgpu::Queue)> {
-    device.backend::<Wgpu>().map(Wgpu::handles)
+    of(device).ok().map(Wgpu::handles)
 }
 
 /// Rows that lie in a buffer, to be used in place by operations of `device`; other devices have them brought to the host.
@@ -113,7 +116,8 @@ pub fn matrix(device: &Device, buffer: &wgpu::Buffer, layout: Layout) -> Result<
 }
 
 fn of(device: &Device) -> Result<&Wgpu> {
-    device.backend::<Wgpu>().ok_or_else(|| Error::Unsupported {
+    let backend = device.backend() as &dyn Any;
+    backend.downcast_ref().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "buffers of wgpu; open a wgpu device for them".to_owned(),
     })

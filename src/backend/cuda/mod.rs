@@ -46,7 +46,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 use super::gpu::rows::{Call, Stored};
-use super::gpu::{self, Queue};
+use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
@@ -202,20 +202,20 @@ impl Backend for Cuda {
         Ok(Box::new(stored))
     }
 
-    fn cosine(&self, _spec: &Cosine, _pair: Pair, _out: &mut [f32]) -> Result<()> {
-        self.unsupported("cosine")
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
+        self.calls.run(|queue| gpu::cosine::cosine(queue, spec, pair, &mut Output::Host(out)))
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
         self.calls.run(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
-    fn top_k(&self, _spec: &TopK, _pair: Pair) -> Result<Neighbours> {
-        self.unsupported("top_k")
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+        self.calls.run(|queue| gpu::top_k::top_k(queue, spec, pair))
     }
 
-    fn histogram(&self, _spec: &Histogram, _pair: Pair) -> Result<Counts> {
-        self.unsupported("histogram")
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
+        self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
     fn info_nce(&self, _spec: &InfoNce, _batch: Batch, _gradients: bool) -> Result<(Loss, Option<Gradients>)> {
