@@ -13,6 +13,8 @@
 // stride offset / 16, in 62-63 the swizzle (1: 128 bytes). Blocks swizzled by 128 bytes start at multiples of 1,024
 // bytes; byte address a of the plain layout lies at a ^ ((a >> 7 & 7) << 4).
 
+#ifndef SIMT // which tests/simt defines, to put its own functions in place of these
+
 // ---- Widening and narrowing ----
 
 /// The float that the bits of an f16 stand for.
@@ -384,5 +386,7 @@ WARPGROUP_MULTIPLY_256(multiply_bf16_64x256_atbt, float, FLOAT_CELL, BF16, ", 1,
 #undef F16
 #undef BF16
 #undef I8
+
+#endif
 
 #endif

@@ -64,7 +64,8 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
-    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that is there.
+    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
+    /// is there; for it an adapter of `wgpu` that computes on the processor is none.
     ///
     /// # Errors
     /// [`Error::NoDevice`] says what is missing and what to install; [`Error::Spec`] where the name is none of these.
@@ -77,10 +78,11 @@ impl Device {
         match kind {
             "cpu" => Ok(Device::cpu_with(limits)),
             "cuda" => Device::open_cuda(name, number, limits),
-            "wgpu" => Device::open_wgpu(name, number, limits),
+            "wgpu" => Device::open_wgpu(name, number, true, limits),
             "auto" => {
-                let found = Device::NAMES.iter().find_map(|name| Device::open(name, limits).ok());
-                Ok(found.unwrap_or_else(|| Device::cpu_with(limits)))
+                let cuda = Device::open("cuda", limits);
+                let found = cuda.or_else(|_| Device::open_wgpu("wgpu", 0, false, limits));
+                Ok(found.unwrap_or_else(|_| Device::cpu_with(limits)))
             }
             _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu, wgpu:N"))),
         }
@@ -98,13 +100,15 @@ impl Device {
     }
 
     #[cfg(feature = "wgpu")]
-    fn open_wgpu(name: &str, number: u32, limits: Limits) -> Result<Device> {
-        let backend = crate::backend::wgpu::Wgpu::open(name, number as usize, limits)?;
+    fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
+        use crate::backend::wgpu::{Software, Wgpu};
+        let software = if software { Software::Allowed } else { Software::LeftOut };
+        let backend = Wgpu::open(name, number as usize, software, limits)?;
         Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     #[cfg(not(feature = "wgpu"))]
-    fn open_wgpu(name: &str, _: u32, _: Limits) -> Result<Device> {
+    fn open_wgpu(name: &str, _: u32, _: bool, _: Limits) -> Result<Device> {
         Err(absent(name, "wgpu"))
     }
 

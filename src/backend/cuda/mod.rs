@@ -32,6 +32,8 @@ mod lane;
 mod library;
 mod memory;
 mod queue;
+#[cfg(test)]
+mod report;
 mod staging;
 #[cfg(test)]
 mod matrix_tests;

@@ -57,6 +57,39 @@ impl<Q: Queue> Clone for Slice<'_, Q> {
 
 impl<Q: Queue> Copy for Slice<'_, Q> {}
 
+/// Where f32 results go: to the host, or into memory of the device that the caller holds.
+pub(crate) enum Output<'a, Q: Queue> {
+    Host(&'a mut [f32]),
+    Device(Slice<'a, Q>),
+}
+
+impl<Q: Queue> Output<'_, Q> {
+    /// Puts the elements of a slice there, from element `at` on. The slice may begin at any multiple of 4.
+    pub(crate) fn put(&mut self, queue: &Q, at: usize, from: Slice<Q>) -> Result<()> {
+        match self {
+            Output::Host(out) => {
+                let out = &mut out[at..][..from.bytes as usize / 4];
+                queue.read(from.buffer, from.offset_bytes, bytemuck::cast_slice_mut(out))
+            }
+            Output::Device(to) => {
+                let offset_bytes = to.offset_bytes + at as u64 * 4;
+                queue.copy(from, Slice { buffer: to.buffer, offset_bytes, bytes: from.bytes })
+            }
+        }
+    }
+
+    /// The same from the host.
+    pub(crate) fn put_host(&mut self, queue: &Q, at: usize, from: &[f32]) -> Result<()> {
+        match self {
+            Output::Host(out) => {
+                out[at..][..from.len()].copy_from_slice(from);
+                Ok(())
+            }
+            Output::Device(to) => queue.write(to.buffer, to.offset_bytes + at as u64 * 4, bytemuck::cast_slice(from)),
+        }
+    }
+}
+
 /// One run of a kernel.
 pub(crate) struct Launch<'a, Q: Queue> {
     pub(crate) kernel: &'a Kernel,

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wgpu::ErrorFilter;
 
+use super::budget::Durations;
 use super::pipeline::Pipeline;
+use super::queue::Session;
 use crate::backend::gpu::{Kernel, Offers};
 use crate::error::{Error, Result};
 
@@ -22,6 +24,9 @@ pub(crate) struct Context {
     /// Why the device is lost, once it is.
     lost: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
+    /// What calls that are done left for the next ones.
+    idle: Mutex<Vec<Session>>,
+    durations: Mutex<Durations>,
 }
 
 impl Context {
@@ -39,7 +44,17 @@ impl Context {
             // What no scope catches belongs to no call of ours; it must not end the process.
             device.on_uncaptured_error(Arc::new(|_| {}));
         }
-        Context { device, queue, offers, name, foreign, lost, pipelines: Mutex::default() }
+        Context {
+            device,
+            queue,
+            offers,
+            name,
+            foreign,
+            lost,
+            pipelines: Mutex::default(),
+            idle: Mutex::default(),
+            durations: Mutex::default(),
+        }
     }
 
     /// An error where the device is known to be lost.
@@ -152,5 +167,26 @@ impl Context {
         let pipeline = Arc::new(Pipeline::compile(self, kernel)?);
         lock().insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// What a call that is done left.
+    pub(crate) fn take_idle(&self) -> Option<Session> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps what a call leaves.
+    pub(crate) fn keep_idle(&self, session: Session) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+
+    /// Takes note of how long a launch took.
+    pub(crate) fn took(&self, nanoseconds: f64) {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).add(nanoseconds);
+    }
+
+    /// How long the launches of this device took.
+    #[cfg(test)]
+    pub(crate) fn durations(&self) -> Durations {
+        *self.durations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Memory that a pool keeps for the next call where nobody sets a limit.
 const MOST_KEPT_BYTES: u64 = 1 << 30;
@@ -67,7 +67,9 @@ impl Pool {
             Some(raw) => raw,
             None => match context.buffer(size, wgpu::BufferUsages::STORAGE, what) {
                 Ok(raw) => raw,
-                Err(_) if self.trim(context)? => context.buffer(size, wgpu::BufferUsages::STORAGE, what)?,
+                Err(Error::OutOfMemory { .. }) if self.trim(context)? => {
+                    context.buffer(size, wgpu::BufferUsages::STORAGE, what)?
+                }
                 Err(error) => return Err(error),
             },
         };
@@ -89,11 +91,15 @@ impl Pool {
         }
     }
 
-    /// Gives all free buffers back to the device; says whether there were any.
-    pub(crate) fn trim(&self, context: &Context) -> Result<bool> {
+    /// Gives all free buffers back to the device, and what idle calls left; says whether there was anything.
+    fn trim(&self, context: &Context) -> Result<bool> {
         let freed = std::mem::take(&mut *self.lock());
-        let any = freed.bytes > 0;
+        let mut any = freed.bytes > 0;
         drop(freed);
+        while let Some(session) = context.take_idle() {
+            any = true;
+            drop(session);
+        }
         // Memory is given back once the work that used it is done.
         context.wait(None)?;
         Ok(any)

@@ -1,18 +1,23 @@
 //! Any GPU, through wgpu: Vulkan, Metal or Direct3D 12, and Mesa's software Vulkan.
 
 mod adapter;
+mod budget;
 mod context;
 mod memory;
 mod pipeline;
 mod queue;
+mod stream;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::Arc;
 
+pub(crate) use adapter::Software;
 use context::Context;
 use queue::{Session, WgpuQueue};
 
+use super::gpu::rows::{Call, Stored};
 use super::gpu::{self, Queue};
-use super::{Backend, Batch, Pair};
+use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
@@ -22,46 +27,81 @@ use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// An adapter that is open.
 pub(crate) struct Wgpu {
-    context: Arc<Context>,
-    limits: Limits,
-    /// What calls that are done left for the next ones.
-    sessions: Mutex<Vec<Session>>,
+    calls: Calls,
     canonical: bool,
 }
 
 impl Wgpu {
     /// Opens the adapter of a number; `name` is what was asked for.
-    pub(crate) fn open(name: &str, index: usize, limits: Limits) -> Result<Self> {
-        let (_, device, queue) = adapter::open(name, index)?;
+    pub(crate) fn open(name: &str, index: usize, software: Software, limits: Limits) -> Result<Self> {
+        let (device, queue) = adapter::open(name, index, software)?;
         let offers = adapter::offers(&device);
-        let context = Arc::new(Context::new(device, queue, offers, name.to_owned(), false));
-        Ok(Wgpu { context, limits, sessions: Mutex::default(), canonical: false })
+        Wgpu::new(Context::new(device, queue, offers, name.to_owned(), false), limits)
     }
 
-    /// Runs a call's work on a queue of its own. The work is done when this returns.
-    pub(crate) fn call<T>(&self, work: impl FnOnce(&WgpuQueue) -> Result<T>) -> Result<T> {
+    fn new(context: Context, limits: Limits) -> Result<Self> {
+        let calls = Calls { context: Arc::new(context), limits };
+        let canonical = is_canonical(&calls)?;
+        Ok(Wgpu { calls, canonical })
+    }
+
+    fn unsupported(&self, what: &str) -> Error {
+        Error::Unsupported { device: self.calls.context.name.clone(), what: what.to_owned() }
+    }
+}
+
+/// Whether this adapter scores the fixed vectors canonically.
+fn is_canonical(calls: &Calls) -> Result<bool> {
+    let mut fault = None;
+    let fault_seen = RefCell::new(&mut fault);
+    let agree = fixed_vectors::agree(|metric, queries, keys| {
+        let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
+        let pair = Pair { queries, keys };
+        let scores = calls.run(|queue| gpu::pairs::score_pairs(queue, metric, NonFinite::Error, &pairs, pair));
+        scores.unwrap_or_else(|error| {
+            fault_seen.borrow_mut().get_or_insert(error);
+            Vec::new()
+        })
+    });
+    match fault {
+        Some(error) => Err(error),
+        None => Ok(agree),
+    }
+}
+
+/// Runs calls, each on a queue of its own.
+#[derive(Clone)]
+struct Calls {
+    context: Arc<Context>,
+    limits: Limits,
+}
+
+impl Calls {
+    /// Runs a call's work. It is done when this returns.
+    fn run<T>(&self, work: impl FnOnce(&WgpuQueue) -> Result<T>) -> Result<T> {
         self.context.check()?;
-        let idle = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let session = match idle {
+        let session = match self.context.take_idle() {
             Some(session) => session,
             None => Session::new(&self.context, self.limits)?,
         };
         let queue = WgpuQueue::new(self.context.clone(), session, self.limits);
         let answer = work(&queue)?;
         queue.finish()?;
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(queue.into_session());
+        self.context.keep_idle(queue.into_session());
         Ok(answer)
     }
 
-    fn unsupported(&self, what: &str) -> Error {
-        Error::Unsupported { device: self.context.name.clone(), what: what.to_owned() }
+    /// The same for those who keep it.
+    fn boxed(&self) -> Call<WgpuQueue> {
+        let calls = self.clone();
+        Box::new(move |work| calls.run(|queue| work(queue)))
     }
 }
 
 impl Backend for Wgpu {
     fn description(&self) -> String {
-        let (info, limits) = (self.context.device.adapter_info(), self.context.device.limits());
-        let offers = &self.context.offers;
+        let (info, limits) = (self.calls.context.device.adapter_info(), self.calls.context.device.limits());
+        let offers = &self.calls.context.offers;
         let f16 = if offers.f16 { "with" } else { "without" };
         let subgroup = match offers.subgroup {
             0 => "no subgroups".to_owned(),
@@ -77,15 +117,16 @@ impl Backend for Wgpu {
     }
 
     fn limits(&self) -> Limits {
-        self.limits
+        self.calls.limits
     }
 
     fn is_canonical(&self) -> bool {
         self.canonical
     }
 
-    fn upload(&self, _: &dyn Rows) -> Result<Box<dyn Storage>> {
-        Err(self.unsupported("matrices that stay"))
+    fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>> {
+        let stored = self.calls.run(|queue| Stored::upload(queue, self.calls.boxed(), rows))?;
+        Ok(Box::new(stored))
     }
 
     fn cosine(&self, _: &Cosine, _: Pair, _: &mut [f32]) -> Result<()> {
@@ -93,7 +134,7 @@ impl Backend for Wgpu {
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
-        self.call(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
+        self.calls.run(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
     fn top_k(&self, _: &TopK, _: Pair) -> Result<Neighbours> {
@@ -109,5 +150,7 @@ impl Backend for Wgpu {
     }
 }
 
+#[cfg(test)]
+mod shaders;
 #[cfg(test)]
 mod tests;

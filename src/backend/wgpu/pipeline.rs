@@ -4,6 +4,7 @@ use wgpu::naga::front::wgsl;
 use wgpu::naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, Module, StorageAccess};
 
+use super::budget::Cost;
 use super::context::Context;
 use crate::backend::gpu::Kernel;
 use crate::backend::gpu::source::Language;
@@ -18,23 +19,26 @@ pub(crate) struct Binding {
 
 /// A compiled kernel.
 pub(crate) struct Pipeline {
+    /// The name in errors.
+    pub(crate) name: String,
     pub(crate) raw: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
     /// Whether it reads its parameters.
     pub(crate) parameters: bool,
     /// The storage bindings that it uses; a file may hold more.
     pub(crate) bindings: Vec<Binding>,
+    pub(crate) cost: Cost,
 }
 
 impl Pipeline {
     pub(crate) fn compile(context: &Context, kernel: &Kernel) -> Result<Self> {
         let text = kernel.text(Language::Wgsl);
-        let what = format!("kernel `{}` of {}.wgsl", kernel.entry, kernel.file);
+        let name = format!("kernel `{}` of {}.wgsl", kernel.entry, kernel.file);
         let fault =
-            |error: String| Error::Unsupported { device: context.name.clone(), what: format!("{what}: {error}") };
+            |error: String| Error::Unsupported { device: context.name.clone(), what: format!("{name}: {error}") };
         let module = wgsl::parse_str(&text).map_err(|error| fault(error.emit_to_string(&text)))?;
         let used = used(&module, kernel.entry).map_err(fault)?;
-        context.scoped(0, &what, || {
+        let (raw, layout) = context.scoped(0, &name, || {
             // SAFETY: the only shaders are this crate's own. Every loop of theirs is bounded by its parameters, so none
             // is without end; everything else stays checked.
             let shader = unsafe {
@@ -59,8 +63,10 @@ impl Pipeline {
                 cache: None,
             });
             let layout = raw.get_bind_group_layout(0);
-            Pipeline { raw, layout, parameters: used.parameters, bindings: used.bindings }
-        })
+            (raw, layout)
+        })?;
+        let Used { parameters, bindings } = used;
+        Ok(Pipeline { name, raw, layout, parameters, bindings, cost: Cost::default() })
     }
 }
 

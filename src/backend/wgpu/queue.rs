@@ -1,40 +1,38 @@
 //! An ordered queue of work over wgpu.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 
 use super::context::Context;
 use super::memory::{Buffer, Pool};
 use super::pipeline::Pipeline;
+use super::stream::{PARAMETER_BYTES, Stream};
 use crate::backend::gpu::{Launch, Offers, Queue, Slice};
 use crate::error::{Error, Result};
 use crate::plan::Limits;
 
-/// Bytes of a launch's parameters, which is also what offsets of uniforms are multiples of everywhere.
-const PARAMETER_BYTES: u64 = 256;
-/// Launches of one submission, at most.
-const LAUNCHES: u64 = 64;
 /// Bytes that are copied from or to the host at once.
 const PIECE_BYTES: usize = 16 << 20;
-/// Submissions that are under way at once, so that the memory that they hold stays bounded.
-const IN_FLIGHT: usize = 2;
+/// Bytes of what is bound where a slice is empty.
+const NOTHING_BYTES: u64 = 256;
 
 /// What a queue needs and the next call can use again.
 pub(crate) struct Session {
     pool: Arc<Pool>,
-    /// The parameters of the launches of one submission.
-    parameters: wgpu::Buffer,
+    stream: RefCell<Stream>,
+    /// Brings memory to the host.
+    staging: RefCell<Option<wgpu::Buffer>>,
     /// What is bound where a slice is empty: one to read, one to write.
     nothing: [wgpu::Buffer; 2],
 }
 
 impl Session {
     pub(crate) fn new(context: &Context, limits: Limits) -> Result<Self> {
-        let nothing = || context.buffer(256, wgpu::BufferUsages::STORAGE, "empty inputs");
+        let nothing = || context.buffer(NOTHING_BYTES, wgpu::BufferUsages::STORAGE, "empty inputs");
         Ok(Session {
             pool: Arc::new(Pool::new(limits.memory_bytes)),
-            parameters: context.buffer(LAUNCHES * PARAMETER_BYTES, wgpu::BufferUsages::UNIFORM, "parameters")?,
+            stream: RefCell::new(Stream::new(context)?),
+            staging: RefCell::default(),
             nothing: [nothing()?, nothing()?],
         })
     }
@@ -45,21 +43,11 @@ pub(crate) struct WgpuQueue {
     context: Arc<Context>,
     session: Session,
     limits: Limits,
-    state: RefCell<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Commands that are not submitted yet.
-    encoder: Option<wgpu::CommandEncoder>,
-    /// The parameters of the launches among them.
-    parameters: Vec<u8>,
-    in_flight: VecDeque<wgpu::SubmissionIndex>,
 }
 
 impl WgpuQueue {
     pub(crate) fn new(context: Arc<Context>, session: Session, limits: Limits) -> Self {
-        WgpuQueue { context, session, limits, state: RefCell::default() }
+        WgpuQueue { context, session, limits }
     }
 
     /// What the next call can use again. The work must be done.
@@ -68,70 +56,65 @@ impl WgpuQueue {
     }
 
     /// Adds commands behind those that are there.
-    fn encode<T>(&self, what: &str, commands: impl FnOnce(&mut wgpu::CommandEncoder) -> T) -> Result<T> {
-        self.context.scoped(0, what, || {
-            let mut state = self.state.borrow_mut();
-            let encoder =
-                state.encoder.get_or_insert_with(|| self.context.device.create_command_encoder(&Default::default()));
-            commands(encoder)
-        })
+    fn encode(&self, what: &str, commands: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+        self.context.scoped(0, what, || commands(self.session.stream.borrow_mut().encoder(&self.context)))
     }
 
-    /// Submits what is encoded, and waits where too much is under way.
     fn submit(&self) -> Result<()> {
-        let mut state = self.state.borrow_mut();
-        let Some(encoder) = state.encoder.take() else { return Ok(()) };
-        let parameters = std::mem::take(&mut state.parameters);
-        let submission = self.context.scoped(0, "a submission", || {
-            if !parameters.is_empty() {
-                self.context.queue.write_buffer(&self.session.parameters, 0, &parameters);
+        self.session.stream.borrow_mut().submit(&self.context)
+    }
+
+    /// The storage buffers that a kernel uses.
+    fn entries<'a>(&'a self, pipeline: &Pipeline, buffers: &'a [Slice<'a, Self>]) -> Vec<wgpu::BindGroupEntry<'a>> {
+        let entry = |binding: u32, buffer, offset, bytes| wgpu::BindGroupEntry {
+            binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: wgpu::BufferSize::new(bytes),
+            }),
+        };
+        let used = pipeline.bindings.iter().map(|used| {
+            let slice = buffers.get(used.index as usize - 1);
+            match slice.filter(|slice| slice.bytes > 0) {
+                Some(slice) => entry(used.index, slice.buffer.raw(), slice.offset_bytes, slice.bytes),
+                None => entry(used.index, &self.session.nothing[usize::from(used.writable)], 0, NOTHING_BYTES),
             }
-            self.context.queue.submit([encoder.finish()])
-        })?;
-        state.in_flight.push_back(submission);
-        while state.in_flight.len() > IN_FLIGHT {
-            let oldest = state.in_flight.pop_front();
-            self.context.wait(oldest)?;
+        });
+        used.collect()
+    }
+
+    /// The buffer that brings up to `bytes` to the host.
+    fn staging(&self, bytes: usize) -> Result<wgpu::Buffer> {
+        let mut staging = self.session.staging.borrow_mut();
+        let bytes = (bytes.min(PIECE_BYTES) as u64).next_power_of_two().max(4096);
+        if let Some(buffer) = staging.take()
+            && buffer.size() >= bytes
+        {
+            return Ok(staging.insert(buffer).clone());
         }
-        Ok(())
+        let buffer = self.context.buffer(bytes, wgpu::BufferUsages::MAP_READ, "a copy to the host")?;
+        Ok(staging.insert(buffer).clone())
     }
 
-    fn bind(&self, pipeline: &Pipeline, launch: &Launch<Self>, slot: u64) -> wgpu::BindGroup {
-        let parameters = pipeline.parameters.then(|| wgpu::BindGroupEntry {
-            binding: 0,
-            resource: binding(&self.session.parameters, slot * PARAMETER_BYTES, PARAMETER_BYTES),
-        });
-        let buffers = pipeline.bindings.iter().map(|used| {
-            let slice = launch.buffers.get(used.index as usize - 1);
-            let resource = match slice.filter(|slice| slice.bytes > 0) {
-                Some(slice) => binding(slice.buffer.raw(), slice.offset_bytes, slice.bytes),
-                None => binding(&self.session.nothing[usize::from(used.writable)], 0, 256),
-            };
-            wgpu::BindGroupEntry { binding: used.index, resource }
-        });
-        let entries: Vec<_> = parameters.into_iter().chain(buffers).collect();
-        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
-        self.context.device.create_bind_group(&descriptor)
-    }
-
-    /// Reads at most [`PIECE_BYTES`], with an offset and a length that are multiples of 4.
+    /// Reads at most [`PIECE_BYTES`], from an offset that is a multiple of 4.
     fn read_piece(&self, staging: &wgpu::Buffer, from: &Buffer, offset_bytes: u64, out: &mut [u8]) -> Result<()> {
         let bytes = (out.len() as u64).next_multiple_of(4);
         self.encode("a copy to the host", |encoder| {
             encoder.copy_buffer_to_buffer(from.raw(), offset_bytes, staging, 0, bytes);
         })?;
         self.submit()?;
-        let (sender, receiver) = mpsc::channel();
+        let (sender, mapped) = mpsc::channel();
         self.context.scoped(0, "a copy to the host", || {
             staging.slice(..bytes).map_async(wgpu::MapMode::Read, move |result| {
-                // The receiver is there until it has heard this.
+                // Nobody listens any more where the call has failed meanwhile.
                 let _ = sender.send(result);
             });
         })?;
+        self.session.stream.borrow_mut().finish(&self.context)?;
         self.context.wait(None)?;
-        match receiver.try_recv() {
-            Ok(Ok(())) => {}
-            _ => return Err(self.context.lose("it no longer gives its memory to the host".to_owned())),
+        if !matches!(mapped.try_recv(), Ok(Ok(()))) {
+            return Err(self.context.lose("it no longer gives its memory to the host".to_owned()));
         }
         let view = staging.slice(..bytes).get_mapped_range();
         let view = view.map_err(|error| self.context.lose(error.to_string()))?;
@@ -140,10 +123,6 @@ impl WgpuQueue {
         staging.unmap();
         Ok(())
     }
-}
-
-fn binding(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
 }
 
 impl Queue for WgpuQueue {
@@ -169,18 +148,18 @@ impl Queue for WgpuQueue {
     fn write(&self, to: &Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
         // wgpu writes before the next submission's commands: those that come before must be submitted.
         self.submit()?;
-        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        let what = "a copy from the host";
         let write = |offset: u64, piece: &[u8]| {
-            let what = "a copy from the host";
             self.context.scoped(piece.len() as u64, what, || self.context.queue.write_buffer(to.raw(), offset, piece))
         };
+        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
         let mut offset = offset_bytes;
         for piece in whole.chunks(PIECE_BYTES) {
             write(offset, piece)?;
             offset += piece.len() as u64;
             if piece.len() == PIECE_BYTES {
                 // Sends the staged copy on its way, so that few are held.
-                self.encode("a copy from the host", |_| ())?;
+                self.encode(what, |_| ())?;
                 self.submit()?;
             }
         }
@@ -196,8 +175,7 @@ impl Queue for WgpuQueue {
         if out.is_empty() {
             return self.finish();
         }
-        let bytes = (out.len().min(PIECE_BYTES) as u64).next_power_of_two();
-        let staging = self.context.buffer(bytes, wgpu::BufferUsages::MAP_READ, "a copy to the host")?;
+        let staging = self.staging(out.len())?;
         for (index, piece) in out.chunks_mut(PIECE_BYTES).enumerate() {
             self.read_piece(&staging, from, offset_bytes + (index * PIECE_BYTES) as u64, piece)?;
         }
@@ -228,46 +206,47 @@ impl Queue for WgpuQueue {
         if slice.bytes == 0 {
             return Ok(());
         }
-        let clear = |encoder: &mut wgpu::CommandEncoder| {
+        self.encode("a clear", |encoder| {
             encoder.clear_buffer(slice.buffer.raw(), slice.offset_bytes, Some(slice.bytes));
-        };
-        self.encode("a clear", clear)
+        })
     }
 
     fn launch(&self, launch: &Launch<Self>) -> Result<()> {
+        let [x, y, z] = launch.groups;
         if launch.groups.contains(&0) {
             return Ok(());
         }
         let pipeline = self.context.pipeline(launch.kernel)?;
-        let what = || format!("kernel `{}` of {}.wgsl", launch.kernel.entry, launch.kernel.file);
-        if launch.parameters.len() * 4 > PARAMETER_BYTES as usize {
-            let what = format!("{}: {} parameters", what(), launch.parameters.len());
+        if launch.parameters.len() * 4 > PARAMETER_BYTES {
+            let what = format!("{}: {} parameters, more than 64", pipeline.name, launch.parameters.len());
             return Err(Error::Unsupported { device: self.context.name.clone(), what });
         }
-        if self.state.borrow().parameters.len() as u64 == LAUNCHES * PARAMETER_BYTES {
-            self.submit()?;
+        let entries = self.entries(&pipeline, launch.buffers);
+        let mut parameters = launch.parameters.to_vec();
+        let mut start = 0;
+        while start < x {
+            let allowance = pipeline.cost.allowance();
+            let mut groups = x - start;
+            if let Some(first) = launch.first_group {
+                let allowed = allowance.groups / (u64::from(y) * u64::from(z));
+                groups = u64::from(groups).min(allowed.max(1)) as u32;
+                parameters[first] = launch.parameters[first] + start;
+            }
+            let mut stream = self.session.stream.borrow_mut();
+            self.context.scoped(0, &pipeline.name, || {
+                stream.launch(&self.context, &pipeline, &parameters, &entries, [groups, y, z])
+            })??;
+            start += groups;
+            if start < x && allowance.learn {
+                stream.finish(&self.context)?;
+            }
         }
-        let slot = {
-            let parameters = &mut self.state.borrow_mut().parameters;
-            let start = parameters.len();
-            parameters.extend_from_slice(bytemuck::cast_slice(launch.parameters));
-            parameters.resize(start + PARAMETER_BYTES as usize, 0);
-            start as u64 / PARAMETER_BYTES
-        };
-        let [x, y, z] = launch.groups;
-        self.encode(&what(), |encoder| {
-            let group = self.bind(&pipeline, launch, slot);
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline.raw);
-            pass.set_bind_group(0, &group, &[]);
-            pass.dispatch_workgroups(x, y, z);
-        })
+        Ok(())
     }
 
     fn finish(&self) -> Result<()> {
-        self.submit()?;
+        self.session.stream.borrow_mut().finish(&self.context)?;
         self.context.wait(None)?;
-        self.state.borrow_mut().in_flight.clear();
         self.context.check_alive()
     }
 }

@@ -6,48 +6,65 @@ use crate::backend::gpu::{Kernel, Launch, Slice};
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {
     let required = std::env::var("COSMINE_REQUIRE").unwrap_or_default();
-    match Wgpu::open("wgpu", 0, Limits::default()) {
+    match Wgpu::open("wgpu", 0, Software::Allowed, Limits::default()) {
         Ok(wgpu) => Some(wgpu),
         Err(error) if required.split(',').any(|name| name.trim() == "wgpu") => panic!("{error}"),
         Err(_) => None,
     }
 }
 
-fn whole<'a>(buffer: &'a memory::Buffer, bytes: u64) -> Slice<'a, WgpuQueue> {
+fn whole(buffer: &memory::Buffer, bytes: u64) -> Slice<'_, WgpuQueue> {
     Slice { buffer, offset_bytes: 0, bytes }
 }
 
-/// `out[i] = in[i] · factor + group`, for each of `len` words.
-fn multiply() -> Kernel {
-    Kernel { file: "queue_test", entry: "multiply", constants: vec![("ADDED", 1)], threads: [64, 1] }
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel { file: "queue_test", entry, constants: vec![("ADDED", 1)], threads: [64, 1] }
+}
+
+/// A job whose answer is known.
+fn small_job(wgpu: &Wgpu, seed: u32) -> Result<()> {
+    let words: Vec<u32> = (seed..seed + 100).collect();
+    let found = wgpu.calls.run(|queue| {
+        let (from, to) = (queue.allocate(400, "from")?, queue.allocate(400, "to")?);
+        queue.write(&from, 0, bytemuck::cast_slice(&words))?;
+        queue.launch(&Launch {
+            kernel: &kernel("multiply"),
+            groups: [2, 1, 1],
+            parameters: &[100, 3, 0],
+            buffers: &[whole(&from, 400), whole(&to, 400)],
+            first_group: None,
+        })?;
+        let mut out = vec![0_u32; 100];
+        queue.read(&to, 0, bytemuck::cast_slice_mut(&mut out))?;
+        Ok(out)
+    })?;
+    assert!(found.iter().zip(&words).all(|(found, word)| *found == word * 3 + 1), "{found:?}");
+    Ok(())
 }
 
 #[test]
 fn steps_see_what_the_steps_before_them_wrote() {
     let Some(wgpu) = open() else { return };
-    println!("{}", wgpu.description());
     let words: Vec<u32> = (0..1000).collect();
-    let found = wgpu.call(|queue| {
+    let found = wgpu.calls.run(|queue| {
         let a = queue.allocate(4000, "a")?;
         let b = queue.allocate(4000, "b")?;
         queue.write(&a, 0, bytemuck::cast_slice(&words))?;
-        // More launches than one submission takes, with a write in between.
+        // More launches than one submission takes.
         for step in 0..101 {
             let (from, to) = if step % 2 == 0 { (&a, &b) } else { (&b, &a) };
             queue.launch(&Launch {
-                kernel: &multiply(),
+                kernel: &kernel("multiply"),
                 groups: [16, 1, 1],
-                parameters: &[1000, 1],
+                parameters: &[1000, 1, 0],
                 buffers: &[whole(from, 4000), whole(to, 4000)],
                 first_group: None,
             })?;
         }
         queue.write(&b, 8, bytemuck::cast_slice(&[77_u32]))?;
-        queue.copy(
-            Slice { buffer: &b, offset_bytes: 0, bytes: 256 },
-            Slice { buffer: &b, offset_bytes: 512, bytes: 256 },
-        )?;
-        queue.clear(Slice { buffer: &b, offset_bytes: 0, bytes: 4 })?;
+        let part = |offset_bytes| Slice { buffer: &b, offset_bytes, bytes: 256 };
+        queue.copy(part(0), part(512))?;
+        queue.clear(whole(&b, 4))?;
         let mut out = vec![0_u32; 1000];
         queue.read(&b, 0, bytemuck::cast_slice_mut(&mut out))?;
         Ok(out)
@@ -57,4 +74,129 @@ fn steps_see_what_the_steps_before_them_wrote() {
     expected.copy_within(0..64, 128);
     expected[0] = 0;
     assert_eq!(found.unwrap(), expected);
+}
+
+#[test]
+fn copies_larger_than_a_piece_and_of_odd_length_arrive() {
+    let Some(wgpu) = open() else { return };
+    let bytes: Vec<u8> = (0..40_000_003_u32).map(|place| (place * 7 + place / 251) as u8).collect();
+    let mut found = vec![0; bytes.len()];
+    let answer = wgpu.calls.run(|queue| {
+        let buffer = queue.allocate(bytes.len() as u64, "bytes")?;
+        queue.write(&buffer, 0, &bytes)?;
+        queue.read(&buffer, 0, &mut found)
+    });
+    answer.unwrap();
+    assert!(found == bytes);
+}
+
+#[test]
+fn long_launches_are_cut() {
+    let Some(wgpu) = open() else { return };
+    const WORDS: u32 = 64 * 4000;
+    let words: Vec<u32> = (0..WORDS).collect();
+    let steps = 4000;
+    let found = wgpu.calls.run(|queue| {
+        let bytes = u64::from(WORDS) * 4;
+        let (from, to) = (queue.allocate(bytes, "from")?, queue.allocate(bytes, "to")?);
+        queue.write(&from, 0, bytemuck::cast_slice(&words))?;
+        for _ in 0..3 {
+            queue.launch(&Launch {
+                kernel: &kernel("spin"),
+                groups: [WORDS / 64, 1, 1],
+                parameters: &[WORDS, steps, 0],
+                buffers: &[whole(&from, bytes), whole(&to, bytes)],
+                first_group: Some(2),
+            })?;
+        }
+        let mut out = vec![0_u32; WORDS as usize];
+        queue.read(&to, 0, bytemuck::cast_slice_mut(&mut out))?;
+        Ok(out)
+    });
+    let spin = |word: u32| (0..steps).fold(word, |word, _| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let found = found.unwrap();
+    for place in (0..WORDS).step_by(997) {
+        assert_eq!(found[place as usize], spin(place), "{place}");
+    }
+    let durations = wgpu.calls.context.durations();
+    // A single launch may be held up by whatever else the machine does.
+    let mean = durations.total_nanoseconds / durations.launches as f64;
+    assert!(mean <= 100e6 && durations.longest_nanoseconds <= durations.total_nanoseconds / 3.0, "{durations:?}");
+}
+
+#[test]
+fn a_lost_device_says_so_and_the_next_works() {
+    let Some(wgpu) = open() else { return };
+    small_job(&wgpu, 1).unwrap();
+    wgpu.calls.context.device.destroy();
+    for _ in 0..3 {
+        let error = small_job(&wgpu, 1).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
+    assert!(small_job(&wgpu, 1).unwrap_err().to_string().contains("open the device again"));
+    small_job(&open().unwrap(), 1).unwrap();
+}
+
+#[test]
+fn loss_in_the_middle_of_a_call_is_an_error() {
+    let Some(wgpu) = open() else { return };
+    let answer = wgpu.calls.run(|queue| {
+        let buffer = queue.allocate(4000, "words")?;
+        queue.write(&buffer, 0, &[1; 4000])?;
+        wgpu.calls.context.device.destroy();
+        let mut out = vec![0; 4000];
+        queue.read(&buffer, 0, &mut out)
+    });
+    assert!(matches!(answer, Err(Error::DeviceLost { .. })), "{answer:?}");
+}
+
+#[test]
+fn memory_that_cannot_be_had_is_an_error_and_the_device_stays() {
+    let Some(wgpu) = open() else { return };
+    for bytes in [1 << 40, 1 << 46, 1 << 62, u64::MAX - 3] {
+        let answer = wgpu.calls.run(|queue| queue.allocate(bytes, "an absurd matrix").map(|_| ()));
+        match answer {
+            Err(Error::OutOfMemory { what, .. }) => assert_eq!(what, "an absurd matrix"),
+            other => panic!("{bytes} bytes: {other:?}"),
+        }
+        small_job(&wgpu, 5).unwrap();
+    }
+}
+
+#[test]
+fn faults_of_validation_are_errors_and_the_device_stays() {
+    let Some(wgpu) = open() else { return };
+    let job = |entry: &'static str, bytes: u64, parameters: &[u32]| {
+        wgpu.calls.run(|queue| {
+            let buffers = [queue.allocate(256, "from")?, queue.allocate(256, "to")?];
+            queue.launch(&Launch {
+                kernel: &kernel(entry),
+                groups: [1, 1, 1],
+                parameters,
+                buffers: &[whole(&buffers[0], bytes), whole(&buffers[1], 256)],
+                first_group: None,
+            })
+        })
+    };
+    // An entry that is not there; a slice beyond its buffer; too many parameters.
+    for (entry, bytes, parameters) in [("absent", 256, 3), ("multiply", 4096, 3), ("multiply", 256, 65)] {
+        let answer = job(entry, bytes, &vec![0; parameters]);
+        assert!(matches!(answer, Err(Error::Unsupported { .. })), "{entry}: {answer:?}");
+        small_job(&wgpu, 9).unwrap();
+    }
+    job("multiply", 256, &[64, 1, 0]).unwrap();
+}
+
+#[test]
+fn many_threads_share_a_device() {
+    let Some(wgpu) = open() else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let wgpu = &wgpu;
+            scope.spawn(move || (0..50).for_each(|call| small_job(wgpu, thread * 1000 + call).unwrap()));
+        }
+    });
+    // What was kept is what at most eight calls at once used.
+    let kept = std::iter::from_fn(|| wgpu.calls.context.take_idle()).count();
+    assert!((1..=8).contains(&kept), "{kept}");
 }
