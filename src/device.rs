@@ -99,12 +99,22 @@ impl Device {
         Err(absent(name, "cuda"))
     }
 
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(name: &str, backend: impl Backend) -> Device {
+        Device { backend: Arc::new(backend), name: name.to_owned() }
+    }
+
+    /// What computes, where it is of this kind.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend<T: Backend>(&self) -> Option<&T> {
+        (&*self.backend as &dyn std::any::Any).downcast_ref()
+    }
+
     #[cfg(feature = "wgpu")]
     fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
         use crate::backend::wgpu::{Software, Wgpu};
         let software = if software { Software::Allowed } else { Software::LeftOut };
-        let backend = Wgpu::open(name, number as usize, software, limits)?;
-        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
+        Ok(Device::with_backend(name, Wgpu::open(name, number as usize, software, limits)?))
     }
 
     #[cfg(not(feature = "wgpu"))]

@@ -54,6 +54,7 @@
 //! |---|---|
 //! | [`Matrix`], [`Rows`] | rows of f16, bf16 or f32: owned, borrowed, strided, mapped, or read in chunks |
 //! | [`DeviceMatrix`] | rows that stay on a device |
+//! | `cuda` | with the feature `cuda`: a stream and memory of the caller's |
 //! | [`spec`] | WHAT: one specification per operation; plain validated data, no device is named here |
 //! | `plan` | HOW: specification + shape + limits → chunks and tiles; pure functions |
 //! | [`Device`] | the door: check → plan → backend |
@@ -66,6 +67,8 @@
 //! in `backend::Backend` with a file per backend, a method of [`Device`], and a test that compares the two.
 
 mod backend;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod device;
 mod device_matrix;
 mod error;
@@ -74,6 +77,8 @@ pub mod oracle;
 mod output;
 mod plan;
 pub mod spec;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 pub use device::{Device, DeviceInfo};
 pub use device_matrix::DeviceMatrix;

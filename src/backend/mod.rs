@@ -1,5 +1,7 @@
 //! What a device must be able to do: one verb per operation.
 
+mod best;
+mod bounds;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -9,6 +11,8 @@ mod fixed_vectors;
 mod gpu;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
+
+use std::any::Any;
 
 use crate::device_matrix::Storage;
 use crate::error::Result;
@@ -33,7 +37,7 @@ pub(crate) struct Batch<'a> {
 }
 
 /// A device's side of the operations. Specifications and shapes were checked at the door.
-pub(crate) trait Backend: Send + Sync {
+pub(crate) trait Backend: Any + Send + Sync {
     /// What the device is, in words.
     fn description(&self) -> String;
     /// The limits that plans are made within.

@@ -8,9 +8,9 @@
 
 use std::cmp::Ordering;
 
-use super::best::{Best, Hit, Wanted};
-use super::bounds::Bounds;
 use super::scan::Scan;
+use crate::backend::best::{Best, Hit, Wanted, draw_error};
+use crate::backend::bounds::{Bounds, round_down, round_up};
 use crate::spec::{Select, TopK};
 
 /// Keys whose side of the band's edges is asked for together.
@@ -275,25 +275,4 @@ pub(crate) enum Filter {
     Score,
     /// Those whose random word lies in `words`, and those that the rank window may need.
     Draw { seed: u64, query: u64, words: (u32, u32), hard: f32 },
-}
-
-/// How far the draw key of an approximate score can lie from the true one: the logit of the error, and the rounding of
-/// logits near the clamp.
-fn draw_error(select: Select, error: f64) -> f64 {
-    match select {
-        Select::Softmax { temperature, .. } => (error / f64::from(temperature) * 65_536.0 * 1.001).ceil() + 132.0,
-        _ => 0.0,
-    }
-}
-
-/// The largest f32 that is not above `value`.
-pub(crate) fn round_down(value: f64) -> f32 {
-    let rounded = value as f32;
-    if f64::from(rounded) > value { rounded.next_down() } else { rounded }
-}
-
-/// The smallest f32 that is not below `value`.
-pub(crate) fn round_up(value: f64) -> f32 {
-    let rounded = value as f32;
-    if f64::from(rounded) < value { rounded.next_up() } else { rounded }
 }

@@ -1,7 +1,5 @@
 //! The processor: blocked, vectorised, on all threads.
 
-mod best;
-mod bounds;
 mod canonical;
 mod cosine;
 mod exclusions;

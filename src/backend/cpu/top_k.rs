@@ -1,13 +1,10 @@
 //! `top_k`: a gated scan over chunks of keys, then the canonical score for the survivors.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::best::{Best, Hit, Wanted};
-use super::bounds::Bounds;
 use super::exclusions::{ChunkExclusions, Exclusions, Masked};
 use super::gate::Gate;
 use super::look::Look;
@@ -16,11 +13,13 @@ use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
+use crate::backend::best::{Best, Hit, Wanted, answer};
+use crate::backend::bounds::{Bounds, smallest_scores};
 use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{self, ScanPlan, at_least_one_piece, pieces};
-use crate::spec::{Lists, NonFinite, Select, Shape, TopK};
+use crate::spec::{NonFinite, Shape, TopK};
 
 /// What one query has found so far.
 #[derive(Default)]
@@ -47,7 +46,8 @@ pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     let plan = make_plan(cpu, pair, wanted);
     check_queries(cpu.isa(), queries, spec.nonfinite, plan.query_rows)?;
     let positives = spec.positives.to_lists(rows, spec.first_query);
-    let positive_scores = smallest_scores(cpu, spec, pair, &positives)?;
+    let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, &positives, pair)?;
+    let positive_scores = smallest_scores(&positives, &scores)?;
     let call = Call {
         cpu,
         spec,
@@ -85,20 +85,6 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
     let state_bytes =
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
     plan::scan(shape, cpu.limits(), state_bytes, keys.read_bytes_per_row())
-}
-
-/// The smallest canonical score of each query's positives; NaN where it has none.
-fn smallest_scores(cpu: &Cpu, spec: &TopK, pair: Pair, positives: &Lists) -> Result<Vec<f32>> {
-    let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, positives, pair)?;
-    let mut smallest = try_vec(f32::NAN, positives.rows(), "positive scores")?;
-    let mut rest = scores.as_slice();
-    for (row, smallest) in smallest.iter_mut().enumerate() {
-        let (own, others) = rest.split_at(positives.get(row).len());
-        // `f32::min` ignores NaN, which stands for a positive that was skipped.
-        *smallest = own.iter().copied().fold(f32::NAN, f32::min);
-        rest = others;
-    }
-    Ok(smallest)
 }
 
 impl Call<'_> {
@@ -227,15 +213,4 @@ impl Epilogue for TopKEpilogue<'_> {
             counters[row - self.first_row].eat(first, scores);
         }
     }
-}
-
-/// The hits that come back, by score descending, then index ascending.
-fn answer(spec: &TopK, best: Best) -> Vec<Hit> {
-    if let Select::Hardest = spec.select {
-        return best.hardest.into_iter().skip(spec.skip).collect();
-    }
-    let too_hard: HashSet<u64> = best.hardest.iter().map(|hit| hit.key).collect();
-    let mut hits: Vec<Hit> = best.drawn.into_iter().filter(|hit| !too_hard.contains(&hit.key)).take(spec.k).collect();
-    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
-    hits
 }

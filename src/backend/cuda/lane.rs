@@ -26,6 +26,8 @@ pub(crate) struct Lane {
     small: Mutex<Staging>,
     large: Mutex<Staging>,
     down: Mutex<Staging>,
+    /// What captured graphs copy from.
+    kept: Mutex<Vec<Staging>>,
     /// Steps submitted so far.
     clock: AtomicU64,
     /// Times, each with an event behind all steps up to it.
@@ -57,6 +59,7 @@ impl Lane {
             small: Mutex::new(Staging::new(1 << 20)),
             large: Mutex::new(Staging::new(8 << 20)),
             down: Mutex::new(Staging::new(4 << 20)),
+            kept: Mutex::default(),
             clock: AtomicU64::new(0),
             marks: Mutex::default(),
             borrowed,
@@ -103,6 +106,18 @@ impl Lane {
         staging.write(&self.copies, to.address() + offset_bytes, bytes)?;
         let copied = self.copies.record_event(None).named("recording an event")?;
         self.stream.wait(&copied).named("waiting for a copy")?;
+        to.note(self, self.tick());
+        Ok(())
+    }
+
+    /// Copies from the host whenever the graph runs that is captured now: always these bytes, which are kept for it.
+    pub(crate) fn write_captured(self: &Arc<Self>, to: &Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut staging = Staging::new(bytes.len());
+        staging.write_unmarked(&self.stream, to.address() + offset_bytes, bytes)?;
+        lock(&self.kept).push(staging);
         to.note(self, self.tick());
         Ok(())
     }

@@ -203,10 +203,6 @@ impl Buffer {
         self.bytes
     }
 
-    pub(crate) fn home(&self) -> &Arc<Lane> {
-        &self.home
-    }
-
     /// Notes that a lane's step, the one that its clock counted as `time`, uses the memory.
     pub(crate) fn note(&self, lane: &Arc<Lane>, time: u64) {
         match Arc::ptr_eq(lane, &self.home) {

@@ -30,37 +30,42 @@ mod fault;
 mod jit;
 mod lane;
 mod library;
+#[cfg(test)]
+mod matrix_tests;
 mod memory;
 mod queue;
 #[cfg(test)]
 mod report;
 mod staging;
 #[cfg(test)]
-mod matrix_tests;
-#[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::gpu::Queue;
-use super::{Backend, Batch, Pair};
+use cudarc::driver::{CudaContext, CudaStream};
+
+use super::gpu::rows::{Call, Stored};
+use super::gpu::{self, Output, Queue};
+use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
-use crate::matrix::Rows;
+use crate::matrix::{Dtype, Rows};
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
 use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 use card::Card;
 use lane::Lane;
-use queue::CudaQueue;
+use memory::Buffer;
+use queue::{CudaQueue, Waits};
 
-/// A card, with a lane per call or with one over the caller's stream.
+/// Where memory is short, plans are made anew with half of it, down to this.
+const LEAST_BYTES: u64 = 32 << 20;
+
+/// A card that is open.
 pub(crate) struct Cuda {
-    card: Arc<Card>,
-    /// The lane over the caller's stream.
-    lane: Option<Arc<Lane>>,
-    limits: Limits,
+    calls: Calls,
     canonical: bool,
 }
 
@@ -70,24 +75,49 @@ impl Cuda {
         Cuda::new(Card::open(ordinal)?, None, limits)
     }
 
+    /// The card of a stream of the caller's, all of whose work goes there.
+    pub(crate) fn over(stream: Arc<CudaStream>, limits: Limits) -> Result<Self> {
+        let card = Card::shared(stream.context())?;
+        let lane = Lane::borrowed(&card.memory, stream)?;
+        Cuda::new(card, Some(lane), limits)
+    }
+
+    /// The context of the card of this number, for a stream of the caller's that is a bare handle.
+    pub(crate) fn context(ordinal: u32) -> Result<Arc<CudaContext>> {
+        Ok(Arc::clone(&Card::open(ordinal)?.context))
+    }
+
     fn new(card: Arc<Card>, lane: Option<Arc<Lane>>, limits: Limits) -> Result<Self> {
         let limits = Limits { memory_bytes: limits.memory_bytes.min(card.free_bytes), ..limits };
-        let mut cuda = Cuda { card, lane, limits, canonical: false };
-        cuda.canonical = cuda.scores_canonically()?;
-        Ok(cuda)
+        let calls = Calls { card, lane, limits };
+        // The check waits and reads, on a stream of its own: the caller's may be captured at this moment.
+        let canonical = is_canonical(&Calls { lane: None, ..calls.clone() })?;
+        Ok(Cuda { calls, canonical })
     }
 
+    /// The lane over the caller's stream.
+    pub(crate) fn lane(&self) -> Option<&Arc<Lane>> {
+        self.calls.lane.as_ref()
+    }
+
+    /// Memory of someone else's on this card, `rows` rows of `dim` elements with `stride` from one to the next.
+    pub(crate) fn adopt(
+        &self,
+        address: u64,
+        (rows, dim, dtype): (usize, usize, Dtype),
+        stride: usize,
+    ) -> Result<Box<dyn Storage>> {
+        let queue = self.calls.queue(Waits::Yes, self.calls.limits)?;
+        let elements = rows.saturating_sub(1) * stride + dim;
+        let bytes = ((elements * dtype.bytes()) as u64).next_multiple_of(4);
+        let buffer = Buffer::foreign(queue.lane(), address, bytes);
+        let stored = Stored::adopt(&queue, self.calls.boxed(), buffer, (rows, dim, dtype), 0, stride);
+        Ok(Box::new(stored))
+    }
+
+    #[cfg(test)]
     fn queue(&self) -> Result<CudaQueue> {
-        match &self.lane {
-            Some(lane) => CudaQueue::on(&self.card, lane, self.limits),
-            None => CudaQueue::own(&self.card, self.limits),
-        }
-    }
-
-    /// Whether the fixed vectors get their canonical scores.
-    fn scores_canonically(&self) -> Result<bool> {
-        self.queue()?.finish()?;
-        Ok(false)
+        self.calls.queue(Waits::Yes, self.calls.limits)
     }
 
     fn unsupported<T>(&self, what: &str) -> Result<T> {
@@ -96,37 +126,96 @@ impl Cuda {
     }
 }
 
+/// Whether this card scores the fixed vectors canonically.
+fn is_canonical(calls: &Calls) -> Result<bool> {
+    let fault = RefCell::new(None);
+    let agree = fixed_vectors::agree(|metric, queries, keys| {
+        let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
+        let pair = Pair { queries, keys };
+        let scores = calls.run(|queue| gpu::pairs::score_pairs(queue, metric, NonFinite::Error, &pairs, pair));
+        scores.unwrap_or_else(|error| {
+            fault.borrow_mut().get_or_insert(error);
+            Vec::new()
+        })
+    });
+    match fault.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(agree),
+    }
+}
+
+/// Runs calls: each on a lane of its own, or all on the one over the caller's stream.
+#[derive(Clone)]
+struct Calls {
+    card: Arc<Card>,
+    /// The lane over the caller's stream.
+    lane: Option<Arc<Lane>>,
+    limits: Limits,
+}
+
+impl Calls {
+    fn queue(&self, waits: Waits, limits: Limits) -> Result<CudaQueue> {
+        match &self.lane {
+            Some(lane) => CudaQueue::on(&self.card, lane, waits, limits),
+            None => CudaQueue::own(&self.card, limits),
+        }
+    }
+
+    /// Runs a call's work. It is done when this returns. Where memory is short the work is begun anew within less.
+    fn run<T>(&self, mut work: impl FnMut(&CudaQueue) -> Result<T>) -> Result<T> {
+        let mut limits = self.limits;
+        loop {
+            let queue = self.queue(Waits::Yes, limits)?;
+            match work(&queue).and_then(|answer| queue.finish().map(|()| answer)) {
+                Err(Error::OutOfMemory { .. }) if limits.memory_bytes / 2 >= LEAST_BYTES => {
+                    limits.memory_bytes /= 2;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The same for those who keep it.
+    fn boxed(&self) -> Call<CudaQueue> {
+        let calls = self.clone();
+        Box::new(move |work| calls.run(|queue| work(queue)))
+    }
+}
+
 impl Backend for Cuda {
     fn description(&self) -> String {
-        self.card.description()
+        self.calls.card.description()
     }
 
     fn limits(&self) -> Limits {
-        self.limits
+        self.calls.limits
     }
 
     fn is_canonical(&self) -> bool {
         self.canonical
     }
 
-    fn upload(&self, _rows: &dyn Rows) -> Result<Box<dyn Storage>> {
-        self.unsupported("upload")
+    fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>> {
+        let queue = self.calls.queue(Waits::Yes, self.calls.limits)?;
+        let stored = Stored::upload(&queue, self.calls.boxed(), rows)?;
+        queue.finish()?;
+        Ok(Box::new(stored))
     }
 
-    fn cosine(&self, _spec: &Cosine, _pair: Pair, _out: &mut [f32]) -> Result<()> {
-        self.unsupported("cosine")
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
+        self.calls.run(|queue| gpu::cosine::cosine(queue, spec, pair, &mut Output::Host(out)))
     }
 
-    fn score_pairs(&self, _metric: Metric, _nonfinite: NonFinite, _pairs: &Lists, _pair: Pair) -> Result<Vec<f32>> {
-        self.unsupported("score_pairs")
+    fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
+        self.calls.run(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
-    fn top_k(&self, _spec: &TopK, _pair: Pair) -> Result<Neighbours> {
-        self.unsupported("top_k")
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+        self.calls.run(|queue| gpu::top_k::top_k(queue, spec, pair))
     }
 
-    fn histogram(&self, _spec: &Histogram, _pair: Pair) -> Result<Counts> {
-        self.unsupported("histogram")
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
+        self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
     fn info_nce(&self, _spec: &InfoNce, _batch: Batch, _gradients: bool) -> Result<(Loss, Option<Gradients>)> {

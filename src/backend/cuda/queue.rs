@@ -17,12 +17,21 @@ use crate::plan::Limits;
 /// Words of a kernel's first argument.
 const PARAMETERS: usize = 64;
 
+/// Whether a call may wait for the card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    Yes,
+    /// All its results stay on the card.
+    No,
+}
+
 /// A call's queue: a lane of the card's, or the one over the caller's stream.
 pub(crate) struct CudaQueue {
     card: Arc<Card>,
     lane: Option<Arc<Lane>>,
     limits: Limits,
-    /// Whether the caller captures a graph: nothing may be waited for, and nothing may come from the host.
+    waits: Waits,
+    /// Whether the caller captures a graph, which will run the steps again and again later.
     capturing: bool,
     /// Whether work was submitted since the last wait.
     busy: Cell<bool>,
@@ -32,11 +41,12 @@ impl CudaQueue {
     /// A queue on a lane of its own.
     pub(crate) fn own(card: &Arc<Card>, limits: Limits) -> Result<Self> {
         let lane = Some(card.lane()?);
-        Ok(CudaQueue { card: Arc::clone(card), lane, limits, capturing: false, busy: Cell::new(false) })
+        let waits = Waits::Yes;
+        Ok(CudaQueue { card: Arc::clone(card), lane, limits, waits, capturing: false, busy: Cell::new(false) })
     }
 
     /// A queue on the caller's stream.
-    pub(crate) fn on(card: &Arc<Card>, lane: &Arc<Lane>, limits: Limits) -> Result<Self> {
+    pub(crate) fn on(card: &Arc<Card>, lane: &Arc<Lane>, waits: Waits, limits: Limits) -> Result<Self> {
         card.context.bind_to_thread().named("binding the context")?;
         // SAFETY: the stream is alive, as whoever gave it promised.
         let status = unsafe { result::stream::is_capturing(lane.stream.cu_stream()) }.named("asking the stream")?;
@@ -45,7 +55,7 @@ impl CudaQueue {
             lane.note_capture();
         }
         let lane = Some(Arc::clone(lane));
-        Ok(CudaQueue { card: Arc::clone(card), lane, limits, capturing, busy: Cell::new(false) })
+        Ok(CudaQueue { card: Arc::clone(card), lane, limits, waits, capturing, busy: Cell::new(false) })
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
@@ -139,15 +149,21 @@ impl Queue for CudaQueue {
         self.limits
     }
 
+    fn may_wait(&self) -> bool {
+        self.waits == Waits::Yes && !self.capturing
+    }
+
     fn allocate(&self, bytes: u64, what: &'static str) -> Result<Buffer> {
         Buffer::new(self.lane(), bytes, what)
     }
 
     fn write(&self, to: &Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
         within(to, offset_bytes, bytes.len() as u64);
-        self.not_capturing("copying from the host")?;
         self.begin()?;
-        self.lane().write(to, offset_bytes, bytes)
+        match self.capturing {
+            false => self.lane().write(to, offset_bytes, bytes),
+            true => self.lane().write_captured(to, offset_bytes, bytes),
+        }
     }
 
     fn read(&self, from: &Buffer, offset_bytes: u64, out: &mut [u8]) -> Result<()> {

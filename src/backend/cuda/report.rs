@@ -39,6 +39,7 @@ fn offers(matrix_unit: u32) -> Offers {
         offset_bytes: super::memory::ALIGNMENT,
         bindings: 32,
         workgroup_bytes: 48 << 10,
+        shared_bytes: if matrix_unit == 90 { 227 << 10 } else { 99 << 10 },
         workgroup_threads: 1024,
         subgroup: 32,
         f16: true,

@@ -114,6 +114,20 @@ impl Staging {
         Ok(())
     }
 
+    /// As [`Staging::write`], of bytes that fill the block; the block is not used again.
+    pub(crate) fn write_unmarked(&mut self, stream: &CudaStream, to: u64, bytes: &[u8]) -> Result<()> {
+        let context = stream.context();
+        assert!(bytes.len() == self.block_bytes && self.blocks[0].is_none(), "one write fills the block");
+        let block = self.blocks[0].insert(Block::new(context, self.block_bytes)?);
+        // SAFETY: the block was just made and holds as many bytes.
+        let room = unsafe { std::slice::from_raw_parts_mut(block.start, bytes.len()) };
+        room.copy_from_slice(bytes);
+        context.bind_to_thread().named("binding the context")?;
+        // SAFETY: `to` is memory of the card with room for `bytes`, as the caller of the queue checked; the source stays
+        // as it is as long as its owner, the lane, which outlives the graphs that are captured from it.
+        unsafe { result::memcpy_htod_async(to, &*room, stream.cu_stream()) }.named("copying to the device")
+    }
+
     /// Copies from the card's memory at `from`, behind all work of the stream, and waits.
     pub(crate) fn read(&mut self, stream: &CudaStream, from: u64, out: &mut [u8]) -> Result<()> {
         let context = stream.context();

@@ -102,13 +102,13 @@ fn a_step_that_ran_once_allocates_nothing_when_it_runs_again() -> Result<()> {
         queue.finish()
     };
     step()?;
-    let held = cuda.card.memory.held_bytes();
+    let held = cuda.calls.card.memory.held_bytes();
     for _ in 0..20 {
         step()?;
     }
-    assert_eq!(cuda.card.memory.held_bytes(), held);
-    cuda.card.memory.trim();
-    assert_eq!(cuda.card.memory.held_bytes(), 0, "nothing is in use");
+    assert_eq!(cuda.calls.card.memory.held_bytes(), held);
+    cuda.calls.card.memory.trim();
+    assert_eq!(cuda.calls.card.memory.held_bytes(), 0, "nothing is in use");
     Ok(())
 }
 

@@ -161,7 +161,8 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         rows_within(self.queue.offers(), bytes, self.row_bytes())
     }
 
-    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then.
+    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then; of a queue that may not
+    /// wait, the host takes every row as finite and not zero.
     pub(crate) fn chunk(&self, range: Range<usize>) -> Result<Chunk<Q>> {
         let (rows, padded) = (range.len(), padded(self.dim()));
         let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
@@ -171,8 +172,11 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
             Some(stored) => stored.prepare(self.queue, range, &chunk)?,
             None => self.prepare_from_host(range, &chunk)?,
         }
-        let mut read = try_vec([0_u32; SCALE_WORDS], rows, "scales of rows")?;
-        self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+        let one = [0, 1.0_f32.to_bits(), 0, 0];
+        let mut read: Vec<[u32; SCALE_WORDS]> = try_vec(one, rows, "scales of rows")?;
+        if self.queue.may_wait() {
+            self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+        }
         chunk.scales = read.into_iter().map(RowScale::new).collect();
         Ok(chunk)
     }
@@ -266,6 +270,8 @@ pub(crate) struct Stored<Q: Queue> {
     stride: usize,
     /// The element of each piece that its row 0 starts at.
     first: usize,
+    /// Whether the memory is somebody else's, who may keep other things between the rows.
+    adopted: bool,
 }
 
 impl<Q: Queue + 'static> Stored<Q> {
@@ -285,6 +291,7 @@ impl<Q: Queue + 'static> Stored<Q> {
             dtype,
             stride,
             first: 0,
+            adopted: false,
         };
         for piece in pieces(rows.rows(), piece_rows) {
             stored.pieces.push(queue.allocate((piece.len() * row_bytes) as u64, "a matrix on the device")?);
@@ -296,7 +303,8 @@ impl<Q: Queue + 'static> Stored<Q> {
     }
 
     /// Uses a buffer of somebody else's: `rows` rows of `dim` elements, row 0 at element `first`, each next `stride`
-    /// elements further on. The buffer holds fewer than 2³² elements and fits one binding.
+    /// elements further on. The buffer holds fewer than 2³² elements and fits one binding; its last row ends within it,
+    /// rounded up to a whole word.
     pub(crate) fn adopt(
         queue: &Q,
         call: Call<Q>,
@@ -306,7 +314,8 @@ impl<Q: Queue + 'static> Stored<Q> {
         stride: usize,
     ) -> Self {
         let device = queue.device();
-        Stored { device, call, pieces: vec![buffer], piece_rows: rows.max(1), rows, dim, dtype, stride, first }
+        let (pieces, piece_rows) = (vec![buffer], rows.max(1));
+        Stored { device, call, pieces, piece_rows, rows, dim, dtype, stride, first, adopted: true }
     }
 
     /// The parts of a range that lie in one piece each: piece, its first row, the range's rows.
@@ -335,11 +344,40 @@ impl<Q: Queue + 'static> Stored<Q> {
         Ok(())
     }
 
+    /// Rows of a piece as whole words of its memory: where they begin, how many bytes, and where in them the first row is.
+    fn window(&self, row: usize, rows: usize) -> (u64, usize, usize) {
+        let start = (self.first + row * self.stride) * self.dtype.bytes();
+        let end = start + ((rows - 1) * self.stride + self.dim) * self.dtype.bytes();
+        let begin = start / 4 * 4;
+        (begin as u64, end.next_multiple_of(4) - begin, start - begin)
+    }
+
+    /// The words that hold rows of a piece.
+    fn words(&self, queue: &Q, piece: usize, row: usize, rows: usize) -> Result<Vec<u8>> {
+        let (begin, len, _) = self.window(row, rows);
+        let mut bytes = try_vec(0_u8, len, "rows from the device")?;
+        queue.read(&self.pieces[piece], begin, &mut bytes)?;
+        Ok(bytes)
+    }
+
     fn replace(&self, queue: &Q, start: usize, rows: &Matrix) -> Result<()> {
-        let row_bytes = (self.stride * self.dtype.bytes()) as u64;
         for (piece, row, part) in self.parts(start..start + rows.rows()) {
-            let bytes = packed(&rows.slice(part)?)?;
-            queue.write(&self.pieces[piece], row as u64 * row_bytes, &bytes)?;
+            let rows = rows.slice(part)?;
+            let (begin, _, first) = self.window(row, rows.rows());
+            let bytes = match self.adopted {
+                false => packed(&rows)?,
+                // What lies between the rows stays.
+                true => {
+                    let mut bytes = self.words(queue, piece, row, rows.rows())?;
+                    for index in 0..rows.rows() {
+                        let to = first + index * self.stride * self.dtype.bytes();
+                        let row = rows.row_bytes(index);
+                        bytes[to..to + row.len()].copy_from_slice(row);
+                    }
+                    bytes
+                }
+            };
+            queue.write(&self.pieces[piece], begin, &bytes)?;
         }
         Ok(())
     }
@@ -351,17 +389,21 @@ impl<Q: Queue + 'static> Storage for Stored<Q> {
     }
 
     fn read(&self, range: Range<usize>) -> Result<Matrix<'_>> {
-        let row_bytes = self.stride * self.dtype.bytes();
+        let row_bytes = self.dim * self.dtype.bytes();
         let mut bytes = try_vec(0_u8, range.len() * row_bytes, "rows from the device")?;
         (self.call)(&mut |queue| {
             for (piece, row, part) in self.parts(range.clone()) {
+                let words = self.words(queue, piece, row, part.len())?;
+                let (_, _, first) = self.window(row, part.len());
                 let out = &mut bytes[part.start * row_bytes..part.end * row_bytes];
-                queue.read(&self.pieces[piece], (row * row_bytes) as u64, out)?;
+                for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                    let from = first + index * self.stride * self.dtype.bytes();
+                    out.copy_from_slice(&words[from..from + row_bytes]);
+                }
             }
             Ok(())
         })?;
-        let bytes = std::sync::Arc::new(bytes);
-        Matrix::from_shared(bytes, self.dtype, 0, range.len(), self.dim, row_bytes)
+        Matrix::from_shared(std::sync::Arc::new(bytes), self.dtype, 0, range.len(), self.dim, row_bytes)
     }
 
     fn write(&mut self, start: usize, rows: &Matrix) -> Result<()> {

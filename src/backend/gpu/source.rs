@@ -38,16 +38,35 @@ macro_rules! files {
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
     "canonical.wgsl",
+    "choose.wgsl",
+    "cosine.wgsl",
+    "draws.wgsl",
+    "histogram.wgsl",
+    "info_nce_common.wgsl",
+    "info_nce_pairs.wgsl",
+    "info_nce_product.wgsl",
+    "info_nce_reduce.wgsl",
+    "info_nce_rows.wgsl",
+    "info_nce_tile.wgsl",
+    "mainloop.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
+    "rescore.wgsl",
     "rows.wgsl",
+    "scan.wgsl",
     "score.wgsl",
+    "top_k.wgsl",
 );
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!(
     "kernels":
     "blocks.cuh",
     "canonical.cuh",
+    "choose.cu",
+    "cosine.cu",
+    "draws.cuh",
+    "histogram.cu",
+    "mainloop.cuh",
     "matrix_unit.cuh",
     "mma.cuh",
     "pack.cuh",
@@ -55,9 +74,12 @@ const KERNELS: &[(&str, &str)] = files!(
     "pairs.cu",
     "ptx.cuh",
     "queue_test.cu",
+    "rescore.cu",
     "rows.cu",
+    "scan.cuh",
     "score.cuh",
     "scores_test.cu",
+    "top_k.cu",
     "walk.cuh",
     "wgmma.cuh",
 );

@@ -89,7 +89,7 @@ impl Context {
 
     fn fault(&self, error: &wgpu::Error, bytes: u64, what: &str) -> Error {
         // What a lost device says depends on the object that was asked; that it is lost is the cause.
-        if let Err(lost) = self.wait_for(wgpu::PollType::Poll).and_then(|()| self.check_alive()) {
+        if let Err(lost) = self.check_alive() {
             return lost;
         }
         match error {
@@ -105,7 +105,7 @@ impl Context {
         self.wait_for(wgpu::PollType::Wait { submission_index: submission, timeout: None })
     }
 
-    /// Lets callbacks run.
+    /// Polls, so that callbacks run.
     fn wait_for(&self, poll: wgpu::PollType) -> Result<()> {
         self.check()?;
         // wgpu panics where the driver reports the loss while it is polled.
@@ -116,9 +116,10 @@ impl Context {
         }
     }
 
-    /// Learns whether the device still makes objects. Its own callback says so where we have it.
+    /// Learns whether the device is lost: from its callback, which runs while it is polled; where the callback is
+    /// somebody else's, from whether it still makes buffers.
     pub(crate) fn check_alive(&self) -> Result<()> {
-        self.check()?;
+        self.wait_for(wgpu::PollType::Poll)?;
         if !self.foreign {
             return Ok(());
         }

@@ -16,11 +16,23 @@ const MOST_KEPT_BYTES: u64 = 1 << 30;
 pub(crate) struct Buffer {
     /// Always there until the buffer is dropped.
     raw: Option<wgpu::Buffer>,
+    /// Where in it this buffer begins.
+    start_bytes: u64,
     /// The pool, for a buffer that came from one.
     pool: Option<Arc<Pool>>,
 }
 
 impl Buffer {
+    /// A buffer of somebody else's, from a byte on.
+    pub(crate) fn foreign(raw: wgpu::Buffer, start_bytes: u64) -> Self {
+        Buffer { raw: Some(raw), start_bytes, pool: None }
+    }
+
+    /// Where in the raw buffer this one begins.
+    pub(crate) fn start_bytes(&self) -> u64 {
+        self.start_bytes
+    }
+
     pub(crate) fn raw(&self) -> &wgpu::Buffer {
         match &self.raw {
             Some(raw) => raw,
@@ -73,7 +85,7 @@ impl Pool {
                 Err(error) => return Err(error),
             },
         };
-        Ok(Buffer { raw: Some(raw), pool: Some(self.clone()) })
+        Ok(Buffer { raw: Some(raw), start_bytes: 0, pool: Some(self.clone()) })
     }
 
     fn take(&self, size: u64) -> Option<wgpu::Buffer> {

@@ -3,6 +3,7 @@
 mod adapter;
 mod budget;
 mod context;
+mod foreign;
 mod memory;
 mod pipeline;
 mod queue;
@@ -16,7 +17,7 @@ use context::Context;
 use queue::{Session, WgpuQueue};
 
 use super::gpu::rows::{Call, Stored};
-use super::gpu::{self, Queue};
+use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
@@ -129,24 +130,24 @@ impl Backend for Wgpu {
         Ok(Box::new(stored))
     }
 
-    fn cosine(&self, _: &Cosine, _: Pair, _: &mut [f32]) -> Result<()> {
-        Err(self.unsupported("cosine"))
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
+        self.calls.run(|queue| gpu::cosine::cosine(queue, spec, pair, &mut Output::Host(out)))
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
         self.calls.run(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
-    fn top_k(&self, _: &TopK, _: Pair) -> Result<Neighbours> {
-        Err(self.unsupported("top_k"))
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+        self.calls.run(|queue| gpu::top_k::top_k(queue, spec, pair))
     }
 
-    fn histogram(&self, _: &Histogram, _: Pair) -> Result<Counts> {
-        Err(self.unsupported("histogram"))
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
+        self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
-    fn info_nce(&self, _: &InfoNce, _: Batch, _: bool) -> Result<(Loss, Option<Gradients>)> {
-        Err(self.unsupported("info_nce"))
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+        self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }
 

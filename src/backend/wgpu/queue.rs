@@ -77,7 +77,7 @@ impl WgpuQueue {
         let used = pipeline.bindings.iter().map(|used| {
             let slice = buffers.get(used.index as usize - 1);
             match slice.filter(|slice| slice.bytes > 0) {
-                Some(slice) => entry(used.index, slice.buffer.raw(), slice.offset_bytes, slice.bytes),
+                Some(slice) => entry(used.index, slice.buffer.raw(), place(slice), slice.bytes),
                 None => entry(used.index, &self.session.nothing[usize::from(used.writable)], 0, NOTHING_BYTES),
             }
         });
@@ -101,7 +101,7 @@ impl WgpuQueue {
     fn read_piece(&self, staging: &wgpu::Buffer, from: &Buffer, offset_bytes: u64, out: &mut [u8]) -> Result<()> {
         let bytes = (out.len() as u64).next_multiple_of(4);
         self.encode("a copy to the host", |encoder| {
-            encoder.copy_buffer_to_buffer(from.raw(), offset_bytes, staging, 0, bytes);
+            encoder.copy_buffer_to_buffer(from.raw(), from.start_bytes() + offset_bytes, staging, 0, bytes);
         })?;
         self.submit()?;
         let (sender, mapped) = mpsc::channel();
@@ -111,9 +111,13 @@ impl WgpuQueue {
                 let _ = sender.send(result);
             });
         })?;
+        // Not for the work of other calls; the memory is mapped with this one's.
         self.session.stream.borrow_mut().finish(&self.context)?;
-        self.context.wait(None)?;
-        if !matches!(mapped.try_recv(), Ok(Ok(()))) {
+        let answer = match mapped.try_recv() {
+            Err(_) => self.context.wait(None).map(|()| mapped.try_recv())?,
+            answer => answer,
+        };
+        if !matches!(answer, Ok(Ok(()))) {
             return Err(self.context.lose("it no longer gives its memory to the host".to_owned()));
         }
         let view = staging.slice(..bytes).get_mapped_range();
@@ -123,6 +127,11 @@ impl WgpuQueue {
         staging.unmap();
         Ok(())
     }
+}
+
+/// Where a slice begins in its raw buffer.
+fn place(slice: &Slice<WgpuQueue>) -> u64 {
+    slice.buffer.start_bytes() + slice.offset_bytes
 }
 
 impl Queue for WgpuQueue {
@@ -153,7 +162,7 @@ impl Queue for WgpuQueue {
             self.context.scoped(piece.len() as u64, what, || self.context.queue.write_buffer(to.raw(), offset, piece))
         };
         let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
-        let mut offset = offset_bytes;
+        let mut offset = to.start_bytes() + offset_bytes;
         for piece in whole.chunks(PIECE_BYTES) {
             write(offset, piece)?;
             offset += piece.len() as u64;
@@ -193,12 +202,12 @@ impl Queue for WgpuQueue {
             false => None,
         };
         self.encode("a copy", |encoder| {
-            let (mut source, mut offset) = (from.buffer.raw(), from.offset_bytes);
+            let (mut source, mut offset) = (from.buffer.raw(), place(&from));
             if let Some(between) = &between {
                 encoder.copy_buffer_to_buffer(source, offset, between.raw(), 0, bytes);
                 (source, offset) = (between.raw(), 0);
             }
-            encoder.copy_buffer_to_buffer(source, offset, to.buffer.raw(), to.offset_bytes, bytes);
+            encoder.copy_buffer_to_buffer(source, offset, to.buffer.raw(), place(&to), bytes);
         })
     }
 
@@ -207,7 +216,7 @@ impl Queue for WgpuQueue {
             return Ok(());
         }
         self.encode("a clear", |encoder| {
-            encoder.clear_buffer(slice.buffer.raw(), slice.offset_bytes, Some(slice.bytes));
+            encoder.clear_buffer(slice.buffer.raw(), place(&slice), Some(slice.bytes));
         })
     }
 
@@ -246,7 +255,6 @@ impl Queue for WgpuQueue {
 
     fn finish(&self) -> Result<()> {
         self.session.stream.borrow_mut().finish(&self.context)?;
-        self.context.wait(None)?;
         self.context.check_alive()
     }
 }

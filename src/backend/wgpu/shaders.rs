@@ -19,6 +19,7 @@ const LEAST: Offers = Offers {
     binding_bytes: 128 << 20,
     offset_bytes: 256,
     bindings: 8,
+    shared_bytes: 0,
     workgroup_bytes: 16 << 10,
     workgroup_threads: 256,
     subgroup: 0,

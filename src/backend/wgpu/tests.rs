@@ -200,3 +200,30 @@ fn many_threads_share_a_device() {
     let kept = std::iter::from_fn(|| wgpu.calls.context.take_idle()).count();
     assert!((1..=8).contains(&kept), "{kept}");
 }
+
+/// A measurement, not a test: `cargo test --release --features wgpu --lib -- --ignored latency --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn latency() {
+    let Some(wgpu) = open() else { return };
+    small_job(&wgpu, 1).unwrap();
+    let start = std::time::Instant::now();
+    (0..1000).for_each(|call| small_job(&wgpu, call).unwrap());
+    eprintln!("{:?} a call that writes, launches and reads", start.elapsed() / 1000);
+    let start = std::time::Instant::now();
+    let launches = 20_000;
+    let answer = wgpu.calls.run(|queue| {
+        let (from, to) = (queue.allocate(400, "from")?, queue.allocate(400, "to")?);
+        (0..launches).try_for_each(|_| {
+            queue.launch(&Launch {
+                kernel: &kernel("multiply"),
+                groups: [2, 1, 1],
+                parameters: &[100, 3, 0],
+                buffers: &[whole(&from, 400), whole(&to, 400)],
+                first_group: None,
+            })
+        })
+    });
+    answer.unwrap();
+    eprintln!("{:?} a launch", start.elapsed() / launches);
+}

@@ -1,0 +1,89 @@
+//! The kernels of `info_nce` and their variants.
+
+use crate::backend::gpu::{Kernel, Offers};
+
+/// What a pass over tiles does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Forward,
+    Backward,
+}
+
+/// Threads of a kernel with one thread per item.
+pub(super) const ITEM_THREADS: u32 = 64;
+/// Threads of a kernel with one workgroup per row.
+const ROW_THREADS: u32 = 64;
+
+/// A pass over tiles: whether columns serve log-sums of their own, whether scores have a bound, whether HCL is on.
+pub(super) fn tile(step: Step, columns: bool, guard: bool, hcl: bool) -> Kernel {
+    let entry = match step {
+        Step::Forward => "forward",
+        Step::Backward => "backward",
+    };
+    let constants = vec![("COLUMNS", u32::from(columns)), ("GUARD", u32::from(guard)), ("HCL", u32::from(hcl))];
+    Kernel { file: "info_nce_tile", entry, constants, threads: [16, 16] }
+}
+
+pub(super) fn multiply(turned: bool) -> Kernel {
+    Kernel {
+        file: "info_nce_product",
+        entry: "multiply",
+        constants: vec![("TURNED", u32::from(turned))],
+        threads: [16, 16],
+    }
+}
+
+/// A kernel of the products' file with one workgroup per row.
+pub(super) fn by_row(entry: &'static str) -> Kernel {
+    Kernel { file: "info_nce_product", entry, constants: vec![("TURNED", 0)], threads: [ROW_THREADS, 1] }
+}
+
+pub(super) fn gather_rows() -> Kernel {
+    Kernel { file: "info_nce_rows", entry: "gather_rows", constants: Vec::new(), threads: [ROW_THREADS, 1] }
+}
+
+pub(super) fn score_pairs() -> Kernel {
+    Kernel { file: "info_nce_pairs", entry: "score_pairs", constants: Vec::new(), threads: [16, 16] }
+}
+
+pub(super) fn add_pairs() -> Kernel {
+    Kernel { file: "info_nce_pairs", entry: "add_pairs", constants: Vec::new(), threads: [ROW_THREADS, 1] }
+}
+
+/// A kernel with one thread per item.
+pub(super) fn by_item(entry: &'static str) -> Kernel {
+    Kernel { file: "info_nce_reduce", entry, constants: Vec::new(), threads: [ITEM_THREADS, 1] }
+}
+
+/// A kernel of one workgroup.
+pub(super) fn alone(entry: &'static str) -> Kernel {
+    Kernel { file: "info_nce_reduce", entry, constants: Vec::new(), threads: [256, 1] }
+}
+
+/// The kernels of `info_nce`, in every variant.
+pub(in crate::backend::gpu) fn kernels(_offers: &Offers) -> Vec<Kernel> {
+    let mut all = Vec::new();
+    for bits in 0..8 {
+        for step in [Step::Forward, Step::Backward] {
+            all.push(tile(step, bits & 1 != 0, bits & 2 != 0, bits & 4 != 0));
+        }
+    }
+    all.extend([multiply(false), multiply(true), gather_rows(), score_pairs(), add_pairs()]);
+    all.extend(["add_lines", "finish_rows"].map(by_row));
+    all.extend(
+        [
+            "begin_bounds",
+            "end_bounds",
+            "mark_terms",
+            "merge_sums",
+            "merge_masses",
+            "sum_sharers",
+            "reduce_rows",
+            "spread_sharers",
+            "add_influence",
+        ]
+        .map(by_item),
+    );
+    all.extend(["sum_weights", "sum_rows"].map(alone));
+    all
+}

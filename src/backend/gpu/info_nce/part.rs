@@ -1,0 +1,158 @@
+//! The matrices of a loss on the device: queries, in-batch keys, extra keys.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::backend::gpu::rows::{Chunk, RowScale, Side, padded};
+use crate::backend::gpu::{Queue, Slice};
+use crate::error::{Error, Result};
+use crate::matrix::Rows;
+use crate::plan::pieces;
+use crate::spec::{Metric, NonFinite};
+
+/// Rows of a block begin at multiples of it, so that slices begin where devices want them to.
+pub(super) const ROW_GROUP: usize = 64;
+/// Words of a row's scale, in bytes.
+const SCALE_BYTES: u64 = 16;
+/// The largest norm of a row under the dot product, 2⁵⁶: scores stay below 2¹¹², so that no f32 sum over a tile of
+/// them, and none over their gradients times rows, overflows.
+const LARGEST_DOT_NORM: f64 = (1_u64 << 56) as f64;
+
+/// One matrix.
+pub(super) struct Part<'a, Q: Queue> {
+    pub(super) name: &'static str,
+    pub(super) source: &'a dyn Rows,
+    side: Side<'a, Q>,
+    pub(super) rows: usize,
+    /// The number of row 0 on its side: extra keys come behind in-batch keys.
+    pub(super) base: usize,
+    /// Rows that are ready at once; a multiple of [`ROW_GROUP`].
+    chunk_rows: usize,
+    /// The chunks that are ready: all, where they fit the limit, else the one used last.
+    chunks: RefCell<Vec<Rc<Chunk<Q>>>>,
+    keeps_all: bool,
+    pub(super) scales: Vec<RowScale>,
+}
+
+/// Rows that are ready, next to each other.
+pub(super) struct Window<Q: Queue> {
+    chunk: Rc<Chunk<Q>>,
+    first: usize,
+    pub(super) rows: usize,
+}
+
+impl<Q: Queue> Window<Q> {
+    pub(super) fn rows(&self) -> Slice<'_, Q> {
+        let row_bytes = (self.chunk.padded * 4) as u64;
+        let all = self.chunk.scaled();
+        let offset_bytes = all.offset_bytes + self.first as u64 * row_bytes;
+        Slice { buffer: all.buffer, offset_bytes, bytes: self.rows as u64 * row_bytes }
+    }
+
+    pub(super) fn scales(&self) -> Slice<'_, Q> {
+        let all = self.chunk.words();
+        let offset_bytes = all.offset_bytes + self.first as u64 * SCALE_BYTES;
+        Slice { buffer: all.buffer, offset_bytes, bytes: self.rows as u64 * SCALE_BYTES }
+    }
+}
+
+impl<'a, Q: Queue + 'static> Part<'a, Q> {
+    /// Makes a matrix ready, and checks its rows. At most about `bytes` of memory are held.
+    pub(super) fn new(
+        queue: &'a Q,
+        name: &'static str,
+        source: &'a dyn Rows,
+        base: usize,
+        bytes: u64,
+        (metric, nonfinite): (Metric, NonFinite),
+    ) -> Result<Self> {
+        let side = Side::new(queue, source);
+        let rows = source.rows();
+        let down = |rows: usize| (rows / ROW_GROUP * ROW_GROUP).max(ROW_GROUP);
+        let most = side.rows_within(bytes);
+        let keeps_all = most >= rows;
+        let chunk_rows = down(side.rows_within(if keeps_all { u64::MAX } else { bytes }));
+        let mut part = Part {
+            name,
+            source,
+            side,
+            rows,
+            base,
+            chunk_rows,
+            chunks: RefCell::default(),
+            keeps_all,
+            scales: Vec::new(),
+        };
+        let mut scales = Vec::with_capacity(rows);
+        for range in pieces(rows, chunk_rows) {
+            scales.extend_from_slice(&part.chunk(range.start / chunk_rows)?.scales);
+        }
+        part.scales = scales;
+        part.check(metric, nonfinite)?;
+        Ok(part)
+    }
+
+    fn check(&self, metric: Metric, nonfinite: NonFinite) -> Result<()> {
+        let bad = self.scales.iter().position(|scale| !scale.finite);
+        if let (Some(row), NonFinite::Error) = (bad, nonfinite) {
+            return Err(Error::NonFinite { matrix: self.name, row });
+        }
+        let mut norms = self.scales.iter().map(|scale| scale.norm()).enumerate();
+        match norms.find(|(_, norm)| *norm > LARGEST_DOT_NORM) {
+            Some((row, norm)) if metric == Metric::Dot => Err(too_long(self.name, row, norm)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Elements of a row that is ready.
+    pub(super) fn width(&self) -> usize {
+        padded(self.side.dim())
+    }
+
+    /// Whether rows have a low part.
+    pub(super) fn split(&self) -> bool {
+        self.side.split()
+    }
+
+    fn chunk(&self, number: usize) -> Result<Rc<Chunk<Q>>> {
+        let start = number * self.chunk_rows;
+        if let Some(chunk) = self.chunks.borrow().iter().find(|chunk| chunk.start == start) {
+            return Ok(chunk.clone());
+        }
+        if !self.keeps_all {
+            self.chunks.borrow_mut().clear();
+        }
+        let chunk = Rc::new(self.side.chunk(start..self.rows.min(start + self.chunk_rows))?);
+        self.chunks.borrow_mut().push(chunk.clone());
+        Ok(chunk)
+    }
+
+    /// The rows of a range in parts of at most `most` rows that lie next to each other; `most` and the range's start are
+    /// multiples of [`ROW_GROUP`].
+    pub(super) fn ranges(&self, range: Range<usize>, most: usize) -> Vec<Range<usize>> {
+        let mut ranges = Vec::new();
+        let mut start = range.start;
+        while start < range.end {
+            let chunk_end = (start / self.chunk_rows + 1) * self.chunk_rows;
+            let end = range.end.min(chunk_end).min(start + most);
+            ranges.push(start..end);
+            start = end;
+        }
+        ranges
+    }
+
+    /// The rows of a range that [`Part::ranges`] gave.
+    pub(super) fn window(&self, range: Range<usize>) -> Result<Window<Q>> {
+        let chunk = self.chunk(range.start / self.chunk_rows)?;
+        Ok(Window { first: range.start - chunk.start, rows: range.len(), chunk })
+    }
+}
+
+fn too_long(matrix: &str, row: usize, norm: f64) -> Error {
+    let reason = format!(
+        "{matrix}, row {row} has norm {norm:e}, above 2^56: dot products of such rows cannot be told apart by a softmax; \
+         mend the row, scale the rows down or compare them by cosine"
+    );
+    Error::spec("metric", reason)
+}

@@ -1,0 +1,392 @@
+//! The walk over the tiles of one score matrix, block by block: sums in the first pass, gradients in the second.
+
+use std::ops::Range;
+
+use super::kernels::{self, ITEM_THREADS, Step};
+use super::layout::{Parameters, SUM_WORDS};
+use super::part::{ROW_GROUP, Window};
+use super::work::{Block, SideName, Work, grid, has_bound};
+use crate::backend::gpu::{Launch, Queue, Slice};
+use crate::error::Result;
+use crate::spec::Directions;
+
+/// One score matrix: lines against columns. Its lines serve the log-sums of one direction; its columns may serve those
+/// of k→q with the same scores.
+pub(super) struct Pass {
+    direction: u32,
+    /// The side that lines are rows of.
+    left: SideName,
+    lines: usize,
+    /// Whether line i is row i; else lines are the terms in the order of their keys.
+    identity: bool,
+    right: SideName,
+    /// Columns that are candidates.
+    columns: usize,
+    by_column: bool,
+}
+
+/// The gradients with respect to rows as they are multiplied, one buffer a part.
+pub(super) type Gradients<Q> = Vec<<Q as Queue>::Buffer>;
+
+/// A block: lines, columns of one part, and the memory that its tiles write.
+struct Tiles<'a, Q: Queue> {
+    left: &'a Block<Q>,
+    lines: Range<usize>,
+    right: &'a Window<Q>,
+    /// The number of the first column on its side.
+    column_first: usize,
+    columns: usize,
+    split: bool,
+    out: &'a Q::Buffer,
+    /// Whether columns serve log-sums in this block.
+    by_column: bool,
+}
+
+impl Pass {
+    /// The score matrices that the directions need, each once.
+    pub(super) fn all<Q: Queue + 'static>(work: &Work<Q>) -> Vec<Pass> {
+        let queries = work.base.queries as usize;
+        let keys = work.base.keys as usize;
+        let terms = work.base.terms as usize;
+        let candidates = keys + work.spec.shared(work.base.columns as usize - keys);
+        let pass = |direction: u32, left, lines, identity, right, columns| Pass {
+            direction,
+            left,
+            lines,
+            identity,
+            right,
+            columns,
+            by_column: false,
+        };
+        let mut passes = Vec::new();
+        let has = |direction| work.spec.directions.contains(direction);
+        if has(Directions::QK) {
+            let pass = pass(0, SideName::Queries, queries, true, SideName::Keys, candidates);
+            passes.push(Pass { by_column: work.by_column, ..pass });
+        }
+        if has(Directions::KQ) && !work.by_column {
+            passes.push(pass(1, SideName::Keys, terms, false, SideName::Queries, queries));
+        }
+        if has(Directions::QQ) {
+            passes.push(pass(2, SideName::Queries, queries, true, SideName::Queries, queries));
+        }
+        if has(Directions::KK) {
+            passes.push(pass(3, SideName::Keys, terms, false, SideName::Keys, candidates));
+        }
+        passes
+    }
+
+    /// Whether the candidates are keys.
+    pub(super) fn scores_keys(&self) -> bool {
+        self.right == SideName::Keys
+    }
+
+    /// Sums over every anchor's negatives.
+    pub(super) fn forward<Q: Queue + 'static>(&self, work: &Work<Q>) -> Result<()> {
+        let tiles = work.block_rows / ROW_GROUP;
+        let bytes = (2 * tiles * work.block_rows * SUM_WORDS * 4) as u64;
+        let out = work.queue.allocate(bytes, "sums of the loss")?;
+        self.walk(work, &out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
+    }
+
+    /// Turns scores into gradients, and adds the softmax masses of keys.
+    pub(super) fn backward<Q: Queue + 'static>(&self, work: &Work<Q>, gradients: Option<&Gradients<Q>>) -> Result<()> {
+        let rows = work.block_rows;
+        let bytes = ((rows + rows / ROW_GROUP) * rows * 4) as u64;
+        let out = work.queue.allocate(bytes, "a block of gradients of the loss")?;
+        // Gradients of lines that are terms, until they are added to those of their keys.
+        let lines_bytes = if self.identity || gradients.is_none() { 4 } else { rows * work.dim() * 4 };
+        let lines_out = work.queue.allocate(lines_bytes as u64, "gradients of the loss")?;
+        let all_lines = Slice { buffer: &lines_out, offset_bytes: 0, bytes: lines_bytes as u64 };
+        self.walk(
+            work,
+            &out,
+            |_, _| work.queue.clear(all_lines),
+            |tiles| {
+                self.backward_block(work, &tiles)?;
+                let Some(gradients) = gradients else { return Ok(()) };
+                self.multiply_lines(work, &tiles, gradients, all_lines)?;
+                self.multiply_columns(work, &tiles, gradients)
+            },
+            |lines, _| match gradients {
+                Some(gradients) if !self.identity => self.add_lines(work, lines, all_lines, gradients),
+                _ => Ok(()),
+            },
+        )
+    }
+
+    /// Visits all blocks, lines outermost.
+    fn walk<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        out: &Q::Buffer,
+        mut begin: impl FnMut(Range<usize>, &Block<Q>) -> Result<()>,
+        mut visit: impl FnMut(Tiles<Q>) -> Result<()>,
+        mut end: impl FnMut(Range<usize>, &Block<Q>) -> Result<()>,
+    ) -> Result<()> {
+        let most = work.block_rows;
+        let left_part = &work.side(self.left)[0];
+        let line_ranges = match self.identity {
+            true => left_part.ranges(0..self.lines, most),
+            false => crate::plan::pieces(self.lines, most).collect(),
+        };
+        for lines in line_ranges {
+            let left = match self.identity {
+                true => Block::Window(left_part.window(lines.clone())?),
+                false => {
+                    let keys: Vec<u32> =
+                        work.lists.sharers.row_of_items().skip(lines.start).take(lines.len()).collect();
+                    work.gather(SideName::Keys, work.gathered.sharer_keys + lines.start as u32, &keys)?
+                }
+            };
+            begin(lines.clone(), &left)?;
+            for part in work.side(self.right) {
+                let columns = self.columns.saturating_sub(part.base).min(part.rows);
+                for range in part.ranges(0..columns, most) {
+                    let right = part.window(range.clone())?;
+                    visit(Tiles {
+                        left: &left,
+                        lines: lines.clone(),
+                        right: &right,
+                        column_first: part.base + range.start,
+                        columns: range.len(),
+                        // Only in-batch keys are positives.
+                        by_column: self.by_column && part.base == 0,
+                        split: left_part.split() || part.split(),
+                        out,
+                    })?;
+                }
+            }
+            end(lines, &left)?;
+        }
+        Ok(())
+    }
+
+    fn parameters<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Parameters {
+        let (line_queries, line_rows) = match self.identity {
+            true => (work.base.line_rows, work.base.line_rows),
+            false => (work.base.sharer_queries, work.gathered.sharer_keys),
+        };
+        Parameters {
+            direction: self.direction,
+            split: u32::from(tiles.split),
+            error: (error_bound(work.dim(), tiles.split) as f32).to_bits(),
+            line_first: tiles.lines.start as u32,
+            lines: tiles.lines.len() as u32,
+            column_first: tiles.column_first as u32,
+            block_columns: tiles.columns as u32,
+            stride: stride(tiles.columns) as u32,
+            line_queries,
+            line_rows,
+            ..work.base
+        }
+    }
+
+    fn run_tiles<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>, step: Step, bytes: usize) -> Result<()> {
+        let hcl = self.direction == 0 && work.spec.hcl().is_some();
+        let groups = tiles.lines.len().div_ceil(ROW_GROUP) * tiles.columns.div_ceil(ROW_GROUP);
+        work.queue.launch(&Launch {
+            kernel: &kernels::tile(step, tiles.by_column, has_bound(work.spec), hcl),
+            groups: [groups as u32, 1, 1],
+            parameters: &self.parameters(work, tiles).words(),
+            buffers: &[
+                tiles.left.rows(),
+                tiles.right.rows(),
+                tiles.left.scales(),
+                tiles.right.scales(),
+                work.index(),
+                work.state(),
+                Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 },
+            ],
+            first_group: Some(0),
+        })
+    }
+
+    fn forward_block<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Result<()> {
+        let (lines, columns) = (tiles.lines.len(), tiles.columns);
+        let (tile_rows, tile_columns) = (lines.div_ceil(ROW_GROUP), columns.div_ceil(ROW_GROUP));
+        let of_lines = tile_columns * lines * SUM_WORDS;
+        let of_columns = if tiles.by_column { tile_rows * columns * SUM_WORDS } else { 0 };
+        let bytes = (of_lines + of_columns) * 4;
+        self.run_tiles(work, tiles, Step::Forward, bytes)?;
+        let partials = Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 };
+        let merge = |direction: u32, first: usize, slots: usize, parts: usize, place: usize| {
+            let parameters = Parameters {
+                direction,
+                line_first: first as u32,
+                lines: slots as u32,
+                stride: parts as u32,
+                target_first: place as u32,
+                target_rows: slots as u32,
+                ..work.base
+            };
+            let groups = slots.div_ceil(ITEM_THREADS as usize);
+            work.reduce(&kernels::by_item("merge_sums"), groups, &parameters, partials)
+        };
+        merge(self.direction, tiles.lines.start, lines, tile_columns, 0)?;
+        match tiles.by_column {
+            true => merge(1, tiles.column_first, columns, tile_rows, of_lines),
+            false => Ok(()),
+        }
+    }
+
+    fn backward_block<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Result<()> {
+        let stride = stride(tiles.columns);
+        let tile_rows = tiles.lines.len().div_ceil(ROW_GROUP);
+        let slopes = tile_rows * ROW_GROUP * stride;
+        let bytes = (slopes + tile_rows * stride) * 4;
+        self.run_tiles(work, tiles, Step::Backward, bytes)?;
+        if !self.scores_keys() {
+            return Ok(());
+        }
+        let parameters = Parameters {
+            line_first: tiles.column_first as u32,
+            lines: tiles.columns as u32,
+            stride: tile_rows as u32,
+            target_first: slopes as u32,
+            target_rows: stride as u32,
+            ..work.base
+        };
+        let groups = tiles.columns.div_ceil(ITEM_THREADS as usize);
+        let out = Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 };
+        work.reduce(&kernels::by_item("merge_masses"), groups, &parameters, out)
+    }
+
+    /// Adds `dS · right` to the gradients of the lines.
+    fn multiply_lines<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        tiles: &Tiles<Q>,
+        gradients: &Gradients<Q>,
+        lines_out: Slice<Q>,
+    ) -> Result<()> {
+        let target = match self.identity {
+            true => work.gradient_rows(gradients, self.left, tiles.lines.clone()),
+            false => lines_out,
+        };
+        let (rows, inner) = (tiles.lines.len(), tiles.columns);
+        let other = (tiles.right.rows(), tiles.right.scales());
+        work.multiply(false, tiles, (rows, inner), other, target)
+    }
+
+    /// Adds `dSᵀ · left` to the gradients of the columns.
+    fn multiply_columns<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        tiles: &Tiles<Q>,
+        gradients: &Gradients<Q>,
+    ) -> Result<()> {
+        let target = work.gradient_rows(gradients, self.right, tiles.column_first..tiles.column_first + tiles.columns);
+        let (rows, inner) = (tiles.columns, tiles.lines.len());
+        let other = (tiles.left.rows(), tiles.left.scales());
+        work.multiply(true, tiles, (rows, inner), other, target)
+    }
+
+    /// Adds the gradients of lines that are terms to those of their keys.
+    fn add_lines<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        lines: Range<usize>,
+        lines_out: Slice<Q>,
+        gradients: &Gradients<Q>,
+    ) -> Result<()> {
+        let dim = work.dim();
+        for range in work.row_windows(SideName::Keys, 0..work.base.keys as usize) {
+            let (groups, groups_x) = grid(lines.len());
+            let list = work.gathered.sharer_keys + lines.start as u32;
+            let mut parameters = [0; 14];
+            (parameters[1], parameters[2], parameters[6]) = (groups_x, lines.len() as u32, dim as u32);
+            (parameters[9], parameters[10], parameters[11]) = (list, range.start as u32, range.len() as u32);
+            let target = work.gradient_rows(gradients, SideName::Keys, range);
+            work.queue.launch(&Launch {
+                kernel: &kernels::by_row("add_lines"),
+                groups,
+                parameters: &parameters,
+                buffers: &[lines_out, lines_out, lines_out, work.index(), target],
+                first_group: Some(0),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl<Q: Queue + 'static> Work<'_, Q> {
+    /// The gradients of rows of a side, which lie in one part.
+    pub(super) fn gradient_rows<'b>(
+        &self,
+        gradients: &'b Gradients<Q>,
+        side: SideName,
+        rows: Range<usize>,
+    ) -> Slice<'b, Q> {
+        let first = if side == SideName::Queries { 0 } else { 1 };
+        let place = self.side(side).iter().rposition(|part| part.base <= rows.start && part.rows > 0).unwrap_or(0);
+        let row_bytes = (self.dim() * 4) as u64;
+        let start = rows.start - self.side(side)[place].base;
+        Slice {
+            buffer: &gradients[first + place],
+            offset_bytes: start as u64 * row_bytes,
+            bytes: rows.len() as u64 * row_bytes,
+        }
+    }
+
+    /// The rows of a range of a side, which lies in one part and begins at a multiple of [`ROW_GROUP`] there, in windows
+    /// that a kernel can be given.
+    pub(super) fn row_windows(&self, side: SideName, rows: Range<usize>) -> Vec<Range<usize>> {
+        let _ = side;
+        let most = (self.queue.offers().binding_bytes / (self.dim() * 4) as u64) as usize;
+        let most = (most / ROW_GROUP * ROW_GROUP).max(ROW_GROUP);
+        crate::plan::pieces(rows.len(), most).map(|piece| rows.start + piece.start..rows.start + piece.end).collect()
+    }
+
+    fn multiply(
+        &self,
+        turned: bool,
+        tiles: &Tiles<Q>,
+        (rows, inner): (usize, usize),
+        (other, scales): (Slice<Q>, Slice<Q>),
+        target: Slice<Q>,
+    ) -> Result<()> {
+        let stride = stride(tiles.columns);
+        let slopes = tiles.lines.len().next_multiple_of(ROW_GROUP) * stride * 4;
+        let groups = rows.div_ceil(ROW_GROUP) * self.dim().div_ceil(ROW_GROUP);
+        let mut parameters = [0; 14];
+        parameters[2..9].copy_from_slice(&[
+            rows as u32,
+            inner as u32,
+            stride as u32,
+            self.base.width,
+            self.dim() as u32,
+            self.metric(),
+            1,
+        ]);
+        self.queue.launch(&Launch {
+            kernel: &kernels::multiply(turned),
+            groups: [groups as u32, 1, 1],
+            parameters: &parameters,
+            buffers: &[
+                Slice { buffer: tiles.out, offset_bytes: 0, bytes: slopes as u64 },
+                other,
+                scales,
+                self.index(),
+                target,
+            ],
+            first_group: Some(0),
+        })
+    }
+}
+
+/// Words from line to line of dS.
+fn stride(columns: usize) -> usize {
+    columns.next_multiple_of(ROW_GROUP)
+}
+
+/// How far a score of a tile can lie from the canonical one, in units of the norms. The tile adds chains of 64 products;
+/// the canonical dot product has sixteen chains of `p` exact products an element (4 where a row is f32, else 1) and four
+/// additions; each is multiplied by two inverse norms or a power of two. With `u = 2⁻²⁴`: γ(p·dim/16 + dim/64 + 80),
+/// stretched by norms that are not exactly 1.
+fn error_bound(dim: usize, split: bool) -> f64 {
+    let products = if split { 4.0 } else { 1.0 };
+    let roundings = (products / 16.0 + 1.0 / 64.0) * dim as f64 + 80.0;
+    let unit = 2_f64.powi(-24);
+    1.01 * roundings * unit / (1.0 - roundings * unit)
+}

@@ -1,0 +1,95 @@
+//! Devices and buffers of somebody else's.
+
+use super::context::Context;
+use super::memory::Buffer;
+use super::{Calls, Wgpu, adapter};
+use crate::backend::gpu::rows::Stored;
+use crate::device_matrix::Storage;
+use crate::error::{Error, Result};
+use crate::plan::Limits;
+use crate::spec::MAX_DIM;
+use crate::wgpu::Layout;
+
+impl Wgpu {
+    /// Opens a device that somebody made.
+    pub(crate) fn adopt(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Self> {
+        let absent = |reason| Error::NoDevice { device: "wgpu".to_owned(), reason };
+        adapter::check(device).map_err(absent)?;
+        let offers = adapter::offers(device);
+        Wgpu::new(Context::new(device.clone(), queue.clone(), offers, "wgpu".to_owned(), true), limits)
+    }
+
+    pub(crate) fn handles(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.calls.context.device, &self.calls.context.queue)
+    }
+
+    /// Rows in a buffer that somebody made.
+    pub(crate) fn adopt_rows(&self, buffer: &wgpu::Buffer, layout: Layout) -> Result<Box<dyn Storage>> {
+        usage(buffer, wgpu::BufferUsages::STORAGE)?;
+        let place = Place::of(&self.calls, buffer, layout)?;
+        let raw = Buffer::foreign(buffer.clone(), place.start_bytes);
+        let shape = (layout.rows, layout.dim, layout.dtype);
+        let stored = self
+            .calls
+            .run(|queue| Ok(Stored::adopt(queue, self.calls.boxed(), raw, shape, place.first, place.stride)))?;
+        Ok(Box::new(stored))
+    }
+}
+
+/// An error where a buffer's usage lacks one that is needed.
+pub(super) fn usage(buffer: &wgpu::Buffer, needed: wgpu::BufferUsages) -> Result<()> {
+    match buffer.usage().contains(needed) {
+        true => Ok(()),
+        false => Err(Error::spec("buffer", format!("its usage is {:?} and {needed:?} is needed", buffer.usage()))),
+    }
+}
+
+/// Where rows lie, as kernels count.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Where the binding begins.
+    start_bytes: u64,
+    /// The element of the binding that row 0 starts at.
+    first: usize,
+    /// Elements from one row to the next.
+    stride: usize,
+}
+
+impl Place {
+    fn of(calls: &Calls, buffer: &wgpu::Buffer, layout: Layout) -> Result<Self> {
+        let offers = &calls.context.offers;
+        let fault = |reason: String| Error::shape("buffer", reason);
+        if !(1..=MAX_DIM).contains(&layout.dim) {
+            return Err(fault(format!("dim {} is not between 1 and {MAX_DIM}", layout.dim)));
+        }
+        let element = layout.dtype.bytes() as u64;
+        if layout.offset_bytes % element != 0 || layout.row_stride_bytes % element != 0 {
+            let (offset, stride) = (layout.offset_bytes, layout.row_stride_bytes);
+            return Err(fault(format!(
+                "offset {offset} and stride {stride} are not both multiples of {element} bytes"
+            )));
+        }
+        let too_large = || fault(format!("{} rows × {} overflow", layout.rows, layout.row_stride_bytes));
+        let between =
+            (layout.rows as u64).saturating_sub(1).checked_mul(layout.row_stride_bytes).ok_or_else(too_large)?;
+        let row_bytes = if layout.rows == 0 { 0 } else { layout.dim as u64 * element };
+        let end = layout.offset_bytes.checked_add(between).and_then(|end| end.checked_add(row_bytes));
+        let end = end.and_then(|end| end.checked_next_multiple_of(4)).ok_or_else(too_large)?;
+        if end > buffer.size() {
+            return Err(fault(format!("its {} bytes end before the last row's word, at {end}", buffer.size())));
+        }
+        let start_bytes = layout.offset_bytes / offers.offset_bytes * offers.offset_bytes;
+        if end - start_bytes > offers.binding_bytes {
+            let (bytes, most) = (end - start_bytes, offers.binding_bytes);
+            return Err(fault(format!(
+                "its rows take {bytes} bytes and a binding {most} at most; make several matrices"
+            )));
+        }
+        let elements = |bytes: u64| usize::try_from(bytes / element).map_err(|_| too_large());
+        Ok(Place {
+            start_bytes,
+            first: elements(layout.offset_bytes - start_bytes)?,
+            stride: elements(layout.row_stride_bytes)?,
+        })
+    }
+}

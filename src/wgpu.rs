@@ -1,0 +1,120 @@
+//! For those who hold wgpu objects already: computing on their device, on rows that lie in their buffers.
+//!
+//! Nothing crosses to the host: [`open`] takes a device and its queue, [`matrix`] makes rows of a buffer, which then go
+//! wherever rows go. Whatever was submitted to the queue before a call is done before it; encoders that were not
+//! submitted come after. wgpu's types are those of the version that this module shows as [`wgpu`].
+//!
+//! ```
+//! use cosmine::wgpu::{Layout, wgpu};
+//! use cosmine::{Device, Dtype, Limits, spec::TopK};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+//! let Ok(adapter) = pollster::block_on(instance.request_adapter(&Default::default())) else { return Ok(()) };
+//! let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
+//!
+//! // Three rows of two elements, one after the other: somebody's embeddings.
+//! let rows = [0.0_f32, 1.0, 1.0, 1.0, 2.0, 0.0];
+//! let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+//!     label: None,
+//!     size: 24,
+//!     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+//!     mapped_at_creation: false,
+//! });
+//! queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&rows));
+//!
+//! let cosmine = cosmine::wgpu::open(&device, &queue, Limits::default())?;
+//! let keys = cosmine::wgpu::matrix(&cosmine, &buffer, Layout::new(Dtype::F32, 3, 2))?;
+//! // The first of the rows is the query: the rows of a buffer may be looked at in many ways.
+//! let query = cosmine::wgpu::matrix(&cosmine, &buffer, Layout::new(Dtype::F32, 1, 2))?;
+//! let pairs = cosmine::spec::Lists::from_rows([[0, 1, 2]]);
+//! let scores = cosmine.score_pairs(Default::default(), Default::default(), &pairs, &query, &keys)?;
+//! assert_eq!(scores, [1.0, 0.70710677, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub use wgpu;
+
+use crate::backend::wgpu::Wgpu;
+use crate::device::Device;
+use crate::device_matrix::DeviceMatrix;
+use crate::error::{Error, Result};
+use crate::matrix::Dtype;
+use crate::plan::Limits;
+
+/// Where rows lie in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Layout {
+    /// The type of the elements, little-endian.
+    pub dtype: Dtype,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row.
+    pub dim: usize,
+    /// Where the first row begins; a multiple of an element's size.
+    pub offset_bytes: u64,
+    /// From one row to the next; a multiple of an element's size.
+    pub row_stride_bytes: u64,
+}
+
+impl Layout {
+    /// Rows one after the other from the buffer's beginning on.
+    pub fn new(dtype: Dtype, rows: usize, dim: usize) -> Self {
+        Layout {
+            dtype,
+            rows,
+            dim,
+            offset_bytes: 0,
+            row_stride_bytes: (dim as u64).saturating_mul(dtype.bytes() as u64),
+        }
+    }
+
+    /// The first row begins at this byte.
+    pub fn offset_bytes(mut self, bytes: u64) -> Self {
+        self.offset_bytes = bytes;
+        self
+    }
+
+    /// Each next row begins so many bytes further on.
+    pub fn row_stride_bytes(mut self, bytes: u64) -> Self {
+        self.row_stride_bytes = bytes;
+        self
+    }
+}
+
+/// Opens a device that the caller made, with its queue. The features `SHADER_F16`, `SUBGROUP` and `TIMESTAMP_QUERY` are
+/// used where it was made with them. Its callbacks for loss and for uncaptured errors stay the caller's.
+///
+/// # Errors
+/// [`Error::NoDevice`] where its limits are too small for the kernels; it says which.
+pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Device> {
+    Ok(Device::with_backend("wgpu", Wgpu::adopt(device, queue, limits)?))
+}
+
+/// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
+pub fn handles(device: &Device) -> Option<(&wgpu::Device, &wgpu::Queue)> {
+    device.backend::<Wgpu>().map(Wgpu::handles)
+}
+
+/// Rows that lie in a buffer, to be used in place by operations of `device`; other devices have them brought to the host.
+/// The buffer is read when an operation runs, and stays the caller's: whoever changes its rows between two calls changes
+/// the matrix. Its usage needs `STORAGE` to be computed with, `COPY_SRC` to be brought to the host and by
+/// [`DeviceMatrix::update`], which needs `COPY_DST` too.
+///
+/// # Errors
+/// [`Error::Unsupported`] where `device` is not wgpu's; [`Error::Shape`] where the rows do not lie within the buffer, or
+/// not on elements, or take more than one binding; [`Error::Spec`] where the buffer's usage lacks `STORAGE`. A buffer of
+/// another `wgpu::Device` is an error of the first operation.
+pub fn matrix(device: &Device, buffer: &wgpu::Buffer, layout: Layout) -> Result<DeviceMatrix> {
+    let storage = of(device)?.adopt_rows(buffer, layout)?;
+    Ok(DeviceMatrix::new(layout.rows, layout.dim, layout.dtype, storage))
+}
+
+fn of(device: &Device) -> Result<&Wgpu> {
+    device.backend::<Wgpu>().ok_or_else(|| Error::Unsupported {
+        device: device.info().name,
+        what: "buffers of wgpu; open a wgpu device for them".to_owned(),
+    })
+}

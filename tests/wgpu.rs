@@ -1,0 +1,194 @@
+//! What only the wgpu backend has: devices and buffers of the caller's, absence of any adapter.
+#![cfg(feature = "wgpu")]
+
+mod common;
+
+use common::data::{self, DTYPES, Kind};
+use cosmine::spec::{Lists, Metric, NonFinite};
+use cosmine::wgpu::wgpu::{self, BufferUsages};
+use cosmine::wgpu::{Layout, handles, matrix, open};
+use cosmine::{Device, Dtype, Error, Limits, Matrix, Rows};
+
+/// A device of the test's own; nothing where there is none and none is required.
+fn device_and_queue() -> Option<(wgpu::Device, wgpu::Queue)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()));
+    let required = common::required().iter().any(|name| name == "wgpu");
+    assert!(adapter.is_ok() || !required, "COSMINE_REQUIRE names wgpu: {adapter:?}");
+    // The least limits and no features: what everybody's device has.
+    let descriptor = wgpu::DeviceDescriptor::default();
+    Some(pollster::block_on(adapter.ok()?.request_device(&descriptor)).unwrap())
+}
+
+fn buffer(device: &wgpu::Device, bytes: u64, usage: BufferUsages) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false })
+}
+
+const ALL: BufferUsages = BufferUsages::STORAGE.union(BufferUsages::COPY_SRC).union(BufferUsages::COPY_DST);
+
+fn all_pairs(queries: usize, keys: usize) -> Lists {
+    Lists::from_rows((0..queries).map(|_| 0..keys))
+}
+
+/// The bytes of rows that begin at `offset_bytes` and lie `stride_bytes` apart, with 0xAB between them.
+fn spread(rows: &Matrix, offset_bytes: usize, stride_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0xAB; (offset_bytes + rows.rows() * stride_bytes + 64).next_multiple_of(4)];
+    for row in 0..rows.rows() {
+        let source = rows.row_bytes(row);
+        bytes[offset_bytes + row * stride_bytes..][..source.len()].copy_from_slice(source);
+    }
+    bytes
+}
+
+#[test]
+fn rows_in_the_callers_buffer_score_as_rows_of_the_host() {
+    let Some((device, queue)) = device_and_queue() else { return };
+    let cosmine = open(&device, &queue, Limits::default()).unwrap();
+    assert!(cosmine.is_canonical());
+    for dtype in DTYPES {
+        for (dim, offset, gap) in [(33, 0, 0), (33, 3, 1), (64, 70, 5), (7, 129, 2)] {
+            let queries = data::rows(Kind::Gaussian, 5, dim, dtype, 1);
+            let keys = data::rows(Kind::Clustered, 19, dim, dtype, 2);
+            let (offset_bytes, stride_bytes) = (offset * dtype.bytes(), (dim + gap) * dtype.bytes());
+            let bytes = spread(&keys, offset_bytes, stride_bytes);
+            let raw = buffer(&device, bytes.len() as u64, ALL);
+            queue.write_buffer(&raw, 0, &bytes);
+            let layout =
+                Layout::new(dtype, 19, dim).offset_bytes(offset_bytes as u64).row_stride_bytes(stride_bytes as u64);
+            let held = matrix(&cosmine, &raw, layout).unwrap();
+            let pairs = all_pairs(5, 19);
+            let score = |device: &Device, keys: &dyn Rows| {
+                device.score_pairs(Metric::Cosine, NonFinite::Error, &pairs, &queries, keys).unwrap()
+            };
+            let expected = score(&Device::cpu(), &keys);
+            assert_eq!(score(&cosmine, &held), expected, "{dtype} {dim} {offset} {gap}");
+            // Another device has the rows brought to the host.
+            assert_eq!(score(&Device::cpu(), &held), expected, "{dtype} {dim} {offset} {gap}");
+        }
+    }
+}
+
+#[test]
+fn updates_leave_what_lies_between_the_rows() {
+    let Some((device, queue)) = device_and_queue() else { return };
+    let cosmine = open(&device, &queue, Limits::default()).unwrap();
+    let rows = data::rows(Kind::Gaussian, 4, 5, Dtype::F16, 1);
+    let bytes = spread(&rows, 6, 14);
+    let raw = buffer(&device, bytes.len() as u64, ALL);
+    queue.write_buffer(&raw, 0, &bytes);
+    let layout = Layout::new(Dtype::F16, 4, 5).offset_bytes(6).row_stride_bytes(14);
+    let mut held = matrix(&cosmine, &raw, layout).unwrap();
+    let fresh = data::rows(Kind::Gaussian, 2, 5, Dtype::F16, 9);
+    held.update(1, &fresh).unwrap();
+    let found = held.read(0..4).unwrap();
+    for (row, expected) in [(0, rows.row(0)), (1, fresh.row(0)), (2, fresh.row(1)), (3, rows.row(3))] {
+        assert_eq!(found.row(row), expected);
+    }
+    // All bytes of the buffer, as rows of one long row.
+    let all = matrix(&cosmine, &raw, Layout::new(Dtype::F16, 1, bytes.len() / 2)).unwrap();
+    let all = all.read(0..1).unwrap();
+    let mut expected = bytes;
+    for (row, source) in [(1, 0), (2, 1)] {
+        expected[6 + row * 14..][..10].copy_from_slice(fresh.row_bytes(source));
+    }
+    assert_eq!(all.row_bytes(0), expected);
+}
+
+#[test]
+fn buffers_that_do_not_fit_are_errors() {
+    let Some((device, queue)) = device_and_queue() else { return };
+    let cosmine = open(&device, &queue, Limits::default()).unwrap();
+    let raw = buffer(&device, 4096, ALL);
+    let layout = Layout::new(Dtype::F32, 16, 64);
+    assert!(matrix(&cosmine, &raw, layout).is_ok());
+    let wrong = [
+        layout.offset_bytes(4),
+        layout.offset_bytes(2),
+        layout.row_stride_bytes(257),
+        layout.row_stride_bytes(u64::MAX - 3),
+        layout.offset_bytes(u64::MAX - 3),
+        Layout::new(Dtype::F32, usize::MAX, 64),
+        Layout::new(Dtype::F32, 1, 0),
+        Layout::new(Dtype::F32, 1, usize::MAX),
+    ];
+    for layout in wrong {
+        let error = matrix(&cosmine, &raw, layout).unwrap_err();
+        assert!(matches!(error, Error::Shape { argument: "buffer", .. }), "{layout:?}: {error}");
+    }
+    let unbindable = buffer(&device, 4096, BufferUsages::COPY_DST);
+    assert!(matches!(matrix(&cosmine, &unbindable, layout), Err(Error::Spec { argument: "buffer", .. })));
+    assert!(matches!(matrix(&Device::cpu(), &raw, layout), Err(Error::Unsupported { .. })));
+    assert!(handles(&Device::cpu()).is_none());
+    // A buffer of another device's is an error of the operation that meets it; the device stays.
+    let (other, _) = device_and_queue().unwrap();
+    let foreign = matrix(&cosmine, &buffer(&other, 4096, ALL), layout).unwrap();
+    let own = matrix(&cosmine, &raw, layout).unwrap();
+    let score = |keys: &dyn Rows| {
+        cosmine.score_pairs(
+            Metric::Cosine,
+            NonFinite::Error,
+            &Lists::from_rows([[0_usize]]),
+            &own.read(0..1).unwrap(),
+            keys,
+        )
+    };
+    let error = score(&foreign).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert_eq!(score(&own).unwrap(), [0.0]);
+}
+
+#[test]
+fn loss_of_the_callers_device_is_an_error() {
+    let Some((device, queue)) = device_and_queue() else { return };
+    let cosmine = open(&device, &queue, Limits::default()).unwrap();
+    let rows = data::rows(Kind::Gaussian, 3, 8, Dtype::F32, 1);
+    let score = || {
+        cosmine.score_pairs(Metric::Dot, NonFinite::Error, &all_pairs(3, 3), &rows, &rows).map(|scores| scores.len())
+    };
+    assert_eq!(score().unwrap(), 9);
+    device.destroy();
+    for _ in 0..3 {
+        let error = score().unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
+}
+
+/// Runs a test of this file, marked as ignored, in a process with other variables.
+fn in_a_process_with(variables: &[(&str, &str)], test: &str) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args([test, "--exact", "--ignored"]).envs(variables.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn without_a_driver_the_error_says_what_to_install() {
+    let nothing = [("VK_DRIVER_FILES", "/nonexistent.json"), ("VK_ICD_FILENAMES", "/nonexistent.json")];
+    in_a_process_with(&nothing, "child_without_a_driver");
+    in_a_process_with(&[("WGPU_ADAPTER_NAME", "no adapter is called so")], "child_without_a_driver");
+}
+
+#[test]
+#[ignore = "run by without_a_driver_the_error_says_what_to_install in a process of its own"]
+fn child_without_a_driver() {
+    let error = Device::open("wgpu", Limits::default()).unwrap_err();
+    assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+    assert!(error.to_string().contains("mesa-vulkan-drivers"), "{error}");
+    assert!(Device::open("auto", Limits::default()).is_ok());
+    let listed = Device::list();
+    assert!(listed.iter().any(|info| info.name == "wgpu" && info.limits.is_none()), "{listed:?}");
+}
+
+#[test]
+fn adapters_are_counted() {
+    let Some(_) = device_and_queue() else { return };
+    assert!(Device::open("wgpu:0", Limits::default()).unwrap().info().description.contains("driver"));
+    let error = Device::open("wgpu:4000", Limits::default()).unwrap_err();
+    assert!(matches!(error, Error::NoDevice { .. }) && error.to_string().contains("counted from 0"), "{error}");
+    assert!(matches!(Device::open("wgpu:-1", Limits::default()), Err(Error::Spec { .. })));
+}
