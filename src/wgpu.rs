@@ -36,6 +36,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use wgpu;
 
@@ -99,6 +100,12 @@ pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Resul
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
 pub fn handles(device: &Device) -> Option<(&wgpu::Device, &wgpu::Queue)> {
     of(device).ok().map(Wgpu::handles)
+}
+
+/// What all launches of this device took together, by its own clock (timestamp queries): the difference of two answers is
+/// the device's share of the calls between them. `None` where it has no such clock, or is not wgpu's.
+pub fn busy(device: &Device) -> Option<Duration> {
+    of(device).ok()?.busy()
 }
 
 /// Rows that lie in a buffer, to be used in place by operations of `device`; other devices have them brought to the host.

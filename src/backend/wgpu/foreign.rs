@@ -1,5 +1,7 @@
 //! Devices and buffers of somebody else's.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::memory::Buffer;
 use super::{Calls, Wgpu, adapter};
@@ -21,6 +23,12 @@ impl Wgpu {
 
     pub(crate) fn handles(&self) -> (&wgpu::Device, &wgpu::Queue) {
         (&self.calls.context.device, &self.calls.context.queue)
+    }
+
+    /// What all launches took by the device's clock, where it has one.
+    pub(crate) fn busy(&self) -> Option<Duration> {
+        let clock = self.calls.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        clock.then(|| Duration::from_nanos(self.calls.context.durations().total_nanoseconds as u64))
     }
 
     /// Rows in a buffer that somebody made.
