@@ -10,12 +10,13 @@ use std::ops::Range;
 
 use super::codes::{KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
 use super::exclusions::Masked;
-use super::gate::{Filter, Gate, round_down, round_up};
+use super::gate::{Filter, Gate};
 use super::lanes::{PANEL, STRIP};
 use super::look::Lucky;
 use super::refine::{Fetch, Refine};
 use super::scan::{Scan, error_bound};
 use super::sift::{CLOSED, Sift, Window};
+use crate::backend::bounds::{round_down, round_up};
 
 /// Some queries against some panels.
 pub(crate) struct Sieve<'a, 'b> {

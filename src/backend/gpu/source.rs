@@ -93,7 +93,7 @@ impl Language {
     }
 
     /// Whether an operation's file is there in this language.
-    #[cfg(test)]
+    #[cfg(feature = "cuda")]
     pub(crate) fn has(self, file: &str) -> bool {
         let name = format!("{file}.{}", self.extension());
         self.files().iter().any(|(file, _)| *file == name)
