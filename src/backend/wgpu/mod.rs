@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use adapter::Software;
 use context::Context;
+pub(crate) use foreign::Target;
 use queue::{Session, WgpuQueue};
 
 use super::gpu::rows::{Call, Stored};
