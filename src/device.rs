@@ -99,17 +99,6 @@ impl Device {
         Err(absent(name, "cuda"))
     }
 
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn with_backend(name: &str, backend: impl Backend) -> Device {
-        Device { backend: Arc::new(backend), name: name.to_owned() }
-    }
-
-    /// What computes, where it is of this kind.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn backend<T: Backend>(&self) -> Option<&T> {
-        (&*self.backend as &dyn std::any::Any).downcast_ref()
-    }
-
     #[cfg(feature = "wgpu")]
     fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
         use crate::backend::wgpu::{Software, Wgpu};
