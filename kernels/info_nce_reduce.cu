@@ -251,7 +251,7 @@ struct Reduce {
         out.count = a.count + b.count;
         out.largest = fmaxf(a.largest, b.largest);
         out.scores = a.scores + b.scores;
-        out.reference = (slope * (b.reference - a.reference) > 0.0f) ? (b.reference) : (a.reference);
+        out.reference = (slope * (b.reference - a.reference) > 0.0f) ? b.reference : a.reference;
         auto a_below = a.reference - out.reference;
         auto b_below = b.reference - out.reference;
         auto a_x = slope * a_below;
@@ -279,7 +279,7 @@ struct Reduce {
 
     // The additive hardness of a direction's tiles.
     __device__ __forceinline__ float tile_alpha(unsigned direction) {
-        return (direction == QK) ? (parameters.alpha) : (0.0f);
+        return direction == QK ? parameters.alpha : 0.0f;
     }
 
     // Adds a block's partial sums to the sums of `lines` log-sums of `direction` from `line_first` on: `stride` partials
@@ -296,7 +296,7 @@ struct Reduce {
         for (unsigned part = 0u; part < parameters.stride; part++) {
             auto source_at = parameters.target_first + (part * parameters.target_rows + slot) * SUM_WORDS;
             unsigned words[10] = {};
-            auto used = (hcl) ? (10u) : (6u);
+            auto used = hcl ? 10u : 6u;
             for (unsigned i = 0u; i < used; i++) {
                 words[i] = partials[source_at + i];
             }
@@ -512,7 +512,7 @@ struct Reduce {
         }
         auto end = index[parameters.term_offsets + query + 1u];
         for (auto term = index[parameters.term_offsets + query]; term < end; term++) {
-            state[term_at(term) + 3u] = (term_counts(query, term)) ? (1u) : (0u);
+            state[term_at(term) + 3u] = (term_counts(query, term)) ? 1u : 0u;
         }
     }
 
@@ -550,7 +550,7 @@ struct Reduce {
 
     // Where the state of a term's log-sum of k→q lies.
     __device__ __forceinline__ unsigned kq_slot(unsigned key, unsigned term) {
-        auto slot = (has(FLAG_BY_COLUMN)) ? (key) : (index[parameters.term_lines + term]);
+        auto slot = (has(FLAG_BY_COLUMN)) ? key : index[parameters.term_lines + term];
         return parameters.kq + slot * FAMILY_WORDS;
     }
 
@@ -609,7 +609,7 @@ struct Reduce {
                 auto at = parameters.listed_state + entry * LISTED_WORDS;
                 auto score = float_at(at);
                 auto kept = is_kept(query, index[parameters.listed_items + entry], score);
-                state[at + 1u] = (kept) ? (1u) : (0u);
+                state[at + 1u] = kept ? 1u : 0u;
                 if (kept) {
                     sums = joined(sums, one(score), listed_slope, hcl);
                 }

@@ -4,9 +4,9 @@
 // times the temperature, and adds up each column's softmax mass. Neither keeps scores.
 //
 // A block is `lines × block_columns` scores of prepared rows: `left` and `right` hold them scaled by powers of two,
-// `width` elements each, `left_rows` and `right_rows` their scales. Groups count tiles of a line of tiles first. One workgroup of 16 × 16
-// threads scores 64 × 64 of them, 4 × 4 a thread. Lines serve the log-sums of `direction`; with COLUMNS, columns serve
-// those of k→q with the same scores.
+// `width` elements each, `left_rows` and `right_rows` their scales. One workgroup of 16 × 16 threads scores 64 × 64 of
+// them, 4 × 4 a thread; groups count the tiles of a line of tiles first. Lines serve the log-sums of `direction`; with
+// COLUMNS, columns serve those of k→q with the same scores.
 //
 // `out` of `forward`: SUM_WORDS words for each tile column and line, `[tile column][line]`; behind them, with COLUMNS,
 // for each tile row and column, `[tile row][column]`. `out` of `backward`: dS, line after line, `stride` apart; behind
@@ -234,7 +234,7 @@ struct Tile {
         if (query == NOBODY || !is_finite_row(right_rows[column])) {
             return NOBODY;
         }
-        return (positives_that_count(query) != 0u) ? (query) : (NOBODY);
+        return (positives_that_count(query) != 0u) ? query : NOBODY;
     }
 
     // Where the sorted list of what a line strikes out meets the columns of a tile.
@@ -372,7 +372,7 @@ struct Tile {
     }
 
     __device__ __forceinline__ float logit_slope(unsigned direction) {
-        return parameters.inverse_temperature + (direction == QK) ? (parameters.alpha) : (0.0f);
+        return parameters.inverse_temperature + (direction == QK ? parameters.alpha : 0.0f);
     }
 
     // Joins four values of each of 16 threads, the first `lane` of sixteen partners, `owner` the row of partners. Thread
@@ -397,12 +397,12 @@ struct Tile {
     // Sums the negatives of each line, or with `turned` of each column, into `out` from word `base` on.
     __device__ __forceinline__ void sum_tile(bool turned, Place thread, unsigned direction, unsigned base, unsigned count) {
         auto id = thread.y * 16u + thread.x;
-        auto owner = (turned) ? (thread.x) : (thread.y);
-        auto lane = (turned) ? (thread.y) : (thread.x);
-        auto mask = (turned) ? (of_column) : (of_line);
+        auto owner = turned ? thread.x : thread.y;
+        auto lane = turned ? thread.y : thread.x;
+        auto mask = turned ? of_column : of_line;
         auto slope = logit_slope(direction);
         // The sign that makes the largest logit the largest value.
-        auto sign = (slope < 0.0f) ? (-1.0f) : (1.0f);
+        auto sign = slope < 0.0f ? -1.0f : 1.0f;
 
         float number[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         float top[4] = {MASKED, MASKED, MASKED, MASKED};
@@ -410,7 +410,7 @@ struct Tile {
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         for (unsigned i = 0u; i < 4u; i++) {
             for (unsigned k = 0u; k < 4u; k++) {
-                auto n = (turned) ? (k * 4u + i) : (i * 4u + k);
+                auto n = turned ? k * 4u + i : i * 4u + k;
                 if (((mask >> n) & 1u) != 0u) {
                     number[i] += 1.0f;
                     top[i] = fmaxf(top[i], sign * scores[n]);
@@ -444,7 +444,7 @@ struct Tile {
         for (unsigned i = 0u; i < 4u; i++) {
             auto reference = references[owner * 4u + i];
             for (unsigned k = 0u; k < 4u; k++) {
-                auto n = (turned) ? (k * 4u + i) : (i * 4u + k);
+                auto n = turned ? k * 4u + i : i * 4u + k;
                 if (((mask >> n) & 1u) != 0u) {
                     auto below = scores[n] - reference;
                     auto x = slope * below;
