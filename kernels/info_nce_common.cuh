@@ -21,13 +21,16 @@ struct Parameters {
     // How far a score of a tile can lie from the canonical one, in units of the norms.
     float error;
     // The block: direction of the lines (0 to 3), lines and columns, distance between rows of dS, slots of partials.
-    unsigned direction; unsigned line_first; unsigned lines; unsigned column_first; unsigned block_columns; unsigned stride;
+    unsigned direction; unsigned line_first; unsigned lines; unsigned column_first; unsigned block_columns;
+    unsigned stride;
     unsigned target_first; unsigned target_rows;
     // Parts of `index`.
     unsigned term_offsets; unsigned term_keys; unsigned term_lines; unsigned own_offsets; unsigned own_items;
-    unsigned listed_offsets; unsigned listed_items; unsigned sharer_offsets; unsigned sharer_queries; unsigned sharer_terms;
+    unsigned listed_offsets; unsigned listed_items; unsigned sharer_offsets; unsigned sharer_queries;
+    unsigned sharer_terms;
     unsigned turned_offsets; unsigned turned_entries; unsigned line_queries; unsigned line_rows;
-    unsigned column_queries; unsigned query_labels; unsigned column_labels; unsigned query_copies; unsigned column_copies; unsigned weights;
+    unsigned column_queries; unsigned query_labels; unsigned column_labels; unsigned query_copies;
+    unsigned column_copies; unsigned weights;
     // Parts of `state`.
     unsigned term_state; unsigned listed_state; unsigned query_state;
     unsigned qk; unsigned kq; unsigned qq; unsigned kk; unsigned sharer_state; unsigned influence; unsigned totals;

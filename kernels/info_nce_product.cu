@@ -6,7 +6,8 @@
 // gradients see it. dS is `stride` words from line to line; with TURNED its columns are the rows of the target. One
 // workgroup of 16 × 16 threads makes 64 rows × 64 elements, 4 × 4 a thread. `target` has `dim` elements a row.
 //
-// `add_lines`: adds the gradients of lines to the rows they stand for. Lines of one row lie behind each other; the first
+// `add_lines`: adds the gradients of lines to the rows they stand for. Lines of one row lie behind each other; the
+// first
 // of them adds all. One workgroup per line.
 //
 // `finish_rows`: from gradients with respect to the rows as they were multiplied to gradients with respect to the rows

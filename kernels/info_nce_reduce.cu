@@ -111,7 +111,7 @@ struct Reduce {
         return (blockIdx.y * parameters.groups_x + blockIdx.x + parameters.first_group) * THREADS_X + threadIdx.x;
     }
 
-    // --- before the passes ---------------------------------------------------------------------------------------------
+    // --- before the passes ---
 
     // Each query's positives that count, the smallest of their scores, and the guards' bound. The product of the ratio
     // guard waits in the last word for `end_bounds`: so no compiler can fuse it with the subtraction.
@@ -201,7 +201,7 @@ struct Reduce {
         }
     }
 
-    // --- after a block -------------------------------------------------------------------------------------------------
+    // --- after a block ---
 
 
     __device__ __forceinline__ Sums no_sums() {
@@ -215,7 +215,8 @@ struct Reduce {
     }
 
     __device__ __forceinline__ Sums read_sums(unsigned at) {
-        return sums_of(float_at(at), float_at(at + 1u), float_at(at + 2u), float_at(at + 3u), pair_of(float_at(at + 4u), float_at(at + 5u)),
+        return sums_of(float_at(at), float_at(at + 1u), float_at(at + 2u), float_at(at + 3u),
+            pair_of(float_at(at + 4u), float_at(at + 5u)),
             pair_of(float_at(at + 6u), float_at(at + 7u)), pair_of(float_at(at + 8u), float_at(at + 9u)));
     }
 
@@ -282,7 +283,8 @@ struct Reduce {
         return direction == QK ? parameters.alpha : 0.0f;
     }
 
-    // Adds a block's partial sums to the sums of `lines` log-sums of `direction` from `line_first` on: `stride` partials
+    // Adds a block's partial sums to the sums of `lines` log-sums of `direction` from `line_first` on: `stride`
+    // partials
     // each, `target_rows` slots apart, from word `target_first` on.
     __device__ __forceinline__ void merge_sums() {
         auto slot = item_of();
@@ -320,7 +322,7 @@ struct Reduce {
         put(at, float_at(at) + sum);
     }
 
-    // --- after the first pass ------------------------------------------------------------------------------------------
+    // --- after the first pass ---
 
     // Candidates whose sums are known, as part of a log-sum. `alpha` is added to the slope of their logits.
 
@@ -489,7 +491,8 @@ struct Reduce {
         return out;
     }
 
-    // The sums of positives of `count` terms that `index` lists from `first` on; `first` is a term itself without a list.
+    // The sums of positives of `count` terms that `index` lists from `first` on; `first` is a term itself without a
+    // list.
     __device__ __forceinline__ Sums sum_positives(unsigned list, unsigned first, unsigned end) {
         auto sums = no_sums();
         for (auto at = first; at < end; at++) {

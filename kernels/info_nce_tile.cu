@@ -284,7 +284,8 @@ struct Tile {
     }
 
     // Whether a column is a negative of the log-sum that a line is; `query` is the log-sum's.
-    __device__ __forceinline__ bool is_negative_of_line(unsigned tile_line, unsigned line, unsigned column, unsigned query, float score) {
+    __device__ __forceinline__ bool is_negative_of_line(
+        unsigned tile_line, unsigned line, unsigned column, unsigned query, float score) {
         if (query == NOBODY || column >= parameters.block_columns) {
             return false;
         }
@@ -303,7 +304,8 @@ struct Tile {
         if ((parameters.flags & FLAG_GROUPS) != 0u) {
             auto own = index[parameters.query_labels + query];
             if (scores_keys()) {
-                if ((parameters.flags & FLAG_COLUMN_LABELS) != 0u && index[parameters.column_labels + candidate] == own) {
+                if (
+                    (parameters.flags & FLAG_COLUMN_LABELS) != 0u && index[parameters.column_labels + candidate] == own) {
                     return false;
                 }
             } else if (index[parameters.query_labels + candidate] == own) {
@@ -375,9 +377,11 @@ struct Tile {
         return parameters.inverse_temperature + (direction == QK ? parameters.alpha : 0.0f);
     }
 
-    // Joins four values of each of 16 threads, the first `lane` of sixteen partners, `owner` the row of partners. Thread
+    // Joins four values of each of 16 threads, the first `lane` of sixteen partners, `owner` the row of partners.
+    // Thread
     // `i` below 64 gets the value of line (or column) `i`.
-    __device__ __forceinline__ float join(const float *values, unsigned owner, unsigned lane, unsigned id, bool largest) {
+    __device__ __forceinline__ float join(
+        const float *values, unsigned owner, unsigned lane, unsigned id, bool largest) {
         __syncthreads();
         for (unsigned i = 0u; i < 4u; i++) {
             gathered[(owner * 4u + i) * 17u + lane] = values[i];
@@ -395,7 +399,8 @@ struct Tile {
     }
 
     // Sums the negatives of each line, or with `turned` of each column, into `out` from word `base` on.
-    __device__ __forceinline__ void sum_tile(bool turned, Place thread, unsigned direction, unsigned base, unsigned count) {
+    __device__ __forceinline__ void sum_tile(
+        bool turned, Place thread, unsigned direction, unsigned base, unsigned count) {
         auto id = thread.y * 16u + thread.x;
         auto owner = turned ? thread.x : thread.y;
         auto lane = turned ? thread.y : thread.x;

@@ -5,7 +5,8 @@
 // `score_pairs`: the canonical score of prepared rows, `left` a query and `right` a key for each pair. Sixteen threads
 // a pair, the sixteen partial sums of the canonical score; 16 pairs a workgroup.
 //
-// `add_pairs`: adds slope · row to the gradient of each row that pairs name, `left` the prepared rows of the other side,
+// `add_pairs`: adds slope · row to the gradient of each row that pairs name, `left` the prepared rows of the other
+// side,
 // pair after pair. Pairs lie in `index` as lists per row from `offsets` on; `entries` (NOBODY: none) says which pair of
 // `state` each is. One workgroup per row.
 

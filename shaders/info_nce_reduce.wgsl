@@ -57,7 +57,7 @@ fn item_of(group: vec3<u32>, thread: vec3<u32>) -> u32 {
     return (group.y * parameters.groups_x + group.x + parameters.first_group) * THREADS_X + thread.x;
 }
 
-// --- before the passes ---------------------------------------------------------------------------------------------
+// --- before the passes ---
 
 // Each query's positives that count, the smallest of their scores, and the guards' bound. The product of the ratio
 // guard waits in the last word for `end_bounds`: so no compiler can fuse it with the subtraction.
@@ -150,7 +150,7 @@ fn sum_weights(@builtin(local_invocation_id) thread: vec3<u32>) {
     }
 }
 
-// --- after a block -------------------------------------------------------------------------------------------------
+// --- after a block ---
 
 struct Sums {
     count: f32,
@@ -173,7 +173,8 @@ fn sums_of_words(words: array<u32, 10>) -> Sums {
 }
 
 fn read_sums(at: u32) -> Sums {
-    return Sums(float_at(at), float_at(at + 1u), float_at(at + 2u), float_at(at + 3u), vec2<f32>(float_at(at + 4u), float_at(at + 5u)),
+    return Sums(float_at(at), float_at(at + 1u), float_at(at + 2u), float_at(at + 3u), vec2<f32>(float_at(at + 4u),
+        float_at(at + 5u)),
         vec2<f32>(float_at(at + 6u), float_at(at + 7u)), vec2<f32>(float_at(at + 8u), float_at(at + 9u)));
 }
 
@@ -280,7 +281,7 @@ fn merge_masses(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     put(at, float_at(at) + sum);
 }
 
-// --- after the first pass ------------------------------------------------------------------------------------------
+// --- after the first pass ---
 
 // Candidates whose sums are known, as part of a log-sum. `alpha` is added to the slope of their logits.
 struct Part {
