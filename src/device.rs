@@ -64,6 +64,16 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(backend: Arc<dyn Backend>, name: String) -> Device {
+        Device { backend, name }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
     /// is there; for it an adapter of `wgpu` that computes on the processor is none.
     ///
@@ -97,17 +107,6 @@ impl Device {
     #[cfg(not(feature = "cuda"))]
     fn open_cuda(name: &str, _: u32, _: Limits) -> Result<Device> {
         Err(absent(name, "cuda"))
-    }
-
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn with_backend(name: &str, backend: impl Backend) -> Device {
-        Device { backend: Arc::new(backend), name: name.to_owned() }
-    }
-
-    /// What computes, where it is of this kind.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn backend<T: Backend>(&self) -> Option<&T> {
-        (&*self.backend as &dyn std::any::Any).downcast_ref()
     }
 
     #[cfg(feature = "wgpu")]

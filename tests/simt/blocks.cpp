@@ -1,9 +1,12 @@
 // Blocks: their threads in turn, barriers, collectives of warps, and what happens when nobody can go on.
 #include "runtime.hpp"
 
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -24,6 +27,12 @@ thread_local void** arguments;
 
 // As aligned as any declaration asks for.
 u32 dynamic_begin(const Launch& launch) { return (launch.shared_static + 1023) & ~1023u; }
+
+// Whether threads start with the last of a block: what depends on their order shows.
+bool backwards() {
+    static const bool set = getenv("COSMINE_SIMT_ORDER") && !strcmp(getenv("COSMINE_SIMT_ORDER"), "backwards");
+    return set;
+}
 
 void run_thread(Thread& thread) {
     group->launch->kernel->call(arguments);
@@ -149,8 +158,10 @@ Fault run_launch(const Launch& launch) {
     u32 threads = launch.block.x * launch.block.y * launch.block.z;
     mine.blocks.resize(blocks);
     for (Block& block : mine.blocks) block.shared = slot_take();
+#if defined(__x86_64__)
     u32 control = _mm_getcsr();
     if (launch.flushes_subnormals) _mm_setcsr(control | 0x8040);
+#endif
     u64 clusters_x = launch.grid.x / cluster.x, clusters_y = launch.grid.y / cluster.y, clusters_z = launch.grid.z / cluster.z;
     for (u64 turn = 0; turn < clusters_x * clusters_y * clusters_z && mine.fault == Fault::NONE; turn++) {
         Uint3 first{(u32)(turn % clusters_x) * cluster.x, (u32)(turn / clusters_x % clusters_y) * cluster.y,
@@ -171,9 +182,12 @@ Fault run_launch(const Launch& launch) {
             slot_begin(block.shared, dynamic_begin(launch) + launch.shared_dynamic);
             prepare_block(block, launch, team, rank * threads);
         }
+        if (backwards()) std::reverse(mine.ready.begin(), mine.ready.end());
         schedule();
     }
+#if defined(__x86_64__)
     _mm_setcsr(control);
+#endif
     for (Block& block : mine.blocks) slot_give_back(block.shared);
     team_give_back(team);
     group = outer;

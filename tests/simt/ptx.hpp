@@ -70,7 +70,7 @@ template <bool TRANSPOSED> SIMT_PLAIN inline void load_matrices(unsigned (&words
     __builtin_memcpy(mine.row, row, 16);
     mine.words = words;
     simt_collective(~0u, "ldmatrix", 0, [](u32, void* const* brought) SIMT_PLAIN {
-        auto element = [&](u32 matrix, u32 row, u32 column) -> u32 {
+        auto element = [&](u32 matrix, u32 row, u32 column) SIMT_PLAIN -> u32 {
             return ((MatrixRows*)brought[8 * matrix + row])->row[column];
         };
         for (u32 lane = 0; lane < WARP; lane++)

@@ -65,12 +65,15 @@ const KERNELS: &[(&str, &str)] = files!(
     "choose.cu",
     "cosine.cu",
     "draws.cuh",
+    "gates.cuh",
     "histogram.cu",
     "mainloop.cuh",
+    "matrix_product.cu",
     "matrix_unit.cuh",
     "mma.cuh",
     "pack.cuh",
     "pack_blocks.cu",
+    "pack_turned.cu",
     "pairs.cu",
     "ptx.cuh",
     "queue_test.cu",
@@ -80,6 +83,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "score.cuh",
     "scores_test.cu",
     "top_k.cu",
+    "top_k_packed.cu",
     "walk.cuh",
     "wgmma.cuh",
 );
@@ -90,6 +94,13 @@ impl Language {
             Language::Cuda => KERNELS,
             Language::Wgsl => SHADERS,
         }
+    }
+
+    /// Whether an operation's file is there in this language.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn has(self, file: &str) -> bool {
+        let name = format!("{file}.{}", self.extension());
+        self.files().iter().any(|(file, _)| *file == name)
     }
 
     fn extension(self) -> &'static str {

@@ -107,21 +107,49 @@ fn forward<Q: Queue + 'static>(work: &Work<Q>) -> Result<()> {
 
 /// The gradients with respect to the rows as given, one buffer a part.
 fn backward<Q: Queue + 'static>(work: &Work<Q>) -> Result<pass::Gradients<Q>> {
-    let mut gradients = Vec::new();
-    for part in &work.parts {
+    let allocate = |part: &part::Part<Q>| {
         let bytes = (part.rows * work.dim() * 4) as u64;
-        let buffer = work.queue.allocate(bytes.max(4), "gradients of the loss")?;
-        work.queue.clear(Slice { buffer: &buffer, offset_bytes: 0, bytes })?;
-        gradients.push(buffer);
+        work.queue.allocate(bytes.max(4), "gradients of the loss")
+    };
+    let gradients = work.parts.iter().map(allocate).collect::<Result<pass::Gradients<Q>>>()?;
+    backward_over(work, &gradients)?;
+    Ok(gradients)
+}
+
+/// The same over buffers that are there.
+fn backward_over<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q>) -> Result<()> {
+    for (part, buffer) in work.parts.iter().zip(gradients) {
+        let bytes = (part.rows * work.dim() * 4) as u64;
+        work.queue.clear(Slice { buffer, offset_bytes: 0, bytes })?;
     }
     for pass in Pass::all(work) {
-        pass.backward(work, Some(&gradients))?;
+        pass.backward(work, Some(gradients))?;
     }
     for kind in [Kind::Positives, Kind::Listed] {
-        work.add_pairs(kind, &gradients)?;
+        work.add_pairs(kind, gradients)?;
     }
-    finish_rows(work, &gradients)?;
-    Ok(gradients)
+    finish_rows(work, gradients)
+}
+
+/// The gradients over buffers of `rows × dim` elements, of queries, keys and extra keys; the loss and its derivative with
+/// respect to the temperature, without the upstream factor, over the two elements of `numbers`. Nothing comes to the host.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for streams of the caller's"))]
+pub(crate) fn info_nce_on_device<Q: Queue + 'static>(
+    queue: &Q,
+    spec: &InfoNce,
+    batch: Batch,
+    gradients: &pass::Gradients<Q>,
+    numbers: &Q::Buffer,
+) -> Result<()> {
+    check_counts(spec, &batch)?;
+    let work = Work::new(queue, spec, batch.queries, batch.keys, batch.negatives)?;
+    forward(&work)?;
+    backward_over(&work, gradients)?;
+    for (total, number) in [(1, 0), (2, 1)] {
+        let from = Slice { buffer: &work.state, offset_bytes: u64::from(work.base.totals + total) * 4, bytes: 4 };
+        queue.copy(from, Slice { buffer: numbers, offset_bytes: number * 4, bytes: 4 })?;
+    }
+    Ok(())
 }
 
 fn finish_rows<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q>) -> Result<()> {
