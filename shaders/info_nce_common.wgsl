@@ -84,11 +84,12 @@ fn is_nan_word(word: u32) -> bool {
     return (word & 0x7fffffffu) > 0x7f800000u;
 }
 
-// e^x within 2 ulp for −87 ≤ x ≤ 88; 0 below.
-fn exponential(x: f32) -> f32 {
-    if (x < -87.0) {
+// e^x within 2 ulp for −87 ≤ x ≤ 88; 0 below, e^88 above.
+fn exponential(power: f32) -> f32 {
+    if (power < -87.0) {
         return 0.0;
     }
+    let x = min(power, 88.0);
     let n = round(x * 1.4426950408889634);
     let r = (x - n * 0.693359375) + n * 2.12194440e-4;
     var p = 1.9875691500e-4;

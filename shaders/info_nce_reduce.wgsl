@@ -453,8 +453,13 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
             }
         }
     }
-    out.own = own_pull * exponential(-value);
-    let floor_mass = floor_pull * exponential(floor_at - value);
+    if (own_pull != 0.0) {
+        out.own = own_pull * exponential(-value);
+    }
+    var floor_mass = 0.0;
+    if (floor_pull != 0.0) {
+        floor_mass = floor_pull * exponential(floor_at - value);
+    }
     out.loss = value;
     var temperature = floor_mass * (1.0 + positive) - by_score;
     if (parameters.smoothing > 0.0) {

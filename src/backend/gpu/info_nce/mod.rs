@@ -160,10 +160,10 @@ fn finish_rows<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q
             let window = part.window(range.clone())?;
             let (groups, groups_x) = grid(range.len());
             let target = work.gradient_rows(gradients, side, part.base + range.start..part.base + range.end);
-            let mut parameters = [0; 14];
+            let mut parameters = [0; 13];
             (parameters[1], parameters[2], parameters[5]) = (groups_x, range.len() as u32, work.base.width);
             (parameters[6], parameters[7]) = (work.dim() as u32, work.metric());
-            parameters[13] = saturated(factor).to_bits();
+            parameters[12] = saturated(factor).to_bits();
             work.queue.launch(&Launch {
                 kernel: &kernels::by_row("finish_rows"),
                 groups,

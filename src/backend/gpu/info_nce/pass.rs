@@ -294,7 +294,7 @@ impl Pass {
         for range in work.row_windows(SideName::Keys, 0..work.base.keys as usize) {
             let (groups, groups_x) = grid(lines.len());
             let list = work.gathered.sharer_keys + lines.start as u32;
-            let mut parameters = [0; 14];
+            let mut parameters = [0; 13];
             (parameters[1], parameters[2], parameters[6]) = (groups_x, lines.len() as u32, dim as u32);
             (parameters[9], parameters[10], parameters[11]) = (list, range.start as u32, range.len() as u32);
             let target = work.gradient_rows(gradients, SideName::Keys, range);
@@ -349,7 +349,7 @@ impl<Q: Queue + 'static> Work<'_, Q> {
         let stride = stride(tiles.columns);
         let slopes = tiles.lines.len().next_multiple_of(ROW_GROUP) * stride * 4;
         let groups = rows.div_ceil(ROW_GROUP) * self.dim().div_ceil(ROW_GROUP);
-        let mut parameters = [0; 14];
+        let mut parameters = [0; 13];
         parameters[2..9].copy_from_slice(&[
             rows as u32,
             inner as u32,
