@@ -1,5 +1,7 @@
 //! What a device must be able to do: one verb per operation.
 
+mod best;
+mod bounds;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;

@@ -1,10 +1,9 @@
 //! How many keys the band's rules rejected, exactly: certain scores are counted in vectors, scores within the error
 //! bound of a limit by their canonical value.
 
-use super::bounds::Bounds;
-use super::gate::{round_down, round_up};
 use super::lanes::{Lanes, Task};
 use super::scan::Scan;
+use crate::backend::bounds::{Bounds, round_down, round_up};
 use crate::output::{Rejected, Rule};
 
 /// Scores on one side of a limit.

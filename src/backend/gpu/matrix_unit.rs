@@ -98,10 +98,7 @@ impl Form {
     }
 
     fn kernel(self) -> Kernel {
-        let constants = vec![
-            ("UNIT", u32::from(self == Form::Unit)),
-            ("PARTS", self.parts() as u32),
-        ];
+        let constants = vec![("UNIT", u32::from(self == Form::Unit)), ("PARTS", self.parts() as u32)];
         Kernel { file: "pack_blocks", entry: "pack_blocks", constants, threads: [256, 1] }
     }
 }

@@ -4,16 +4,24 @@
 //! constants, parameters and buffers in the same order; so the host side of an operation names no language. What only
 //! one of them can do is asked of [`Offers`].
 
+pub(crate) mod cosine;
+mod exclusions;
+pub(crate) mod histogram;
 pub(crate) mod info_nce;
 pub(crate) mod matrix_unit;
 pub(crate) mod pairs;
 pub(crate) mod rows;
+mod scan;
 pub(crate) mod source;
+pub(crate) mod top_k;
 
 use crate::error::Result;
 use crate::plan::Limits;
 
 pub(crate) use source::{Constants, Kernel};
+
+/// Rows and columns of a tile of the mainloop.
+const TILE: usize = 64;
 
 /// An ordered queue of work on one GPU: each step sees what the steps before it wrote. A call makes its own, so calls
 /// from several threads do not wait for each other.
@@ -115,8 +123,15 @@ pub(crate) struct Launch<'a, Q: Queue> {
 /// Every kernel that the operations may launch on a device with these offers, in every variant: what the tests compile
 /// without a device. Each operation's file has a function of this name; it is named here.
 pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
-    let operations =
-        [matrix_unit::kernels(offers), rows::kernels(offers), pairs::kernels(offers), info_nce::kernels(offers)];
+    let operations = [
+        cosine::kernels(offers),
+        histogram::kernels(offers),
+        info_nce::kernels(offers),
+        matrix_unit::kernels(offers),
+        pairs::kernels(offers),
+        rows::kernels(offers),
+        top_k::kernels(offers),
+    ];
     operations.concat()
 }
 

@@ -38,32 +38,52 @@ macro_rules! files {
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
     "canonical.wgsl",
+    "choose.wgsl",
+    "cosine.wgsl",
+    "draws.wgsl",
+    "histogram.wgsl",
     "info_nce_common.wgsl",
     "info_nce_pairs.wgsl",
     "info_nce_product.wgsl",
     "info_nce_reduce.wgsl",
     "info_nce_rows.wgsl",
     "info_nce_tile.wgsl",
+    "mainloop.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
+    "rescore.wgsl",
     "rows.wgsl",
+    "scan.wgsl",
     "score.wgsl",
+    "top_k.wgsl",
 );
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!(
     "kernels":
     "blocks.cuh",
     "canonical.cuh",
+    "choose.cu",
+    "cosine.cu",
+    "draws.cuh",
+    "gates.cuh",
+    "histogram.cu",
+    "mainloop.cuh",
+    "matrix_product.cu",
     "matrix_unit.cuh",
     "mma.cuh",
     "pack.cuh",
     "pack_blocks.cu",
+    "pack_turned.cu",
     "pairs.cu",
     "ptx.cuh",
     "queue_test.cu",
+    "rescore.cu",
     "rows.cu",
+    "scan.cuh",
     "score.cuh",
     "scores_test.cu",
+    "top_k.cu",
+    "top_k_packed.cu",
     "walk.cuh",
     "wgmma.cuh",
 );
@@ -74,6 +94,13 @@ impl Language {
             Language::Cuda => KERNELS,
             Language::Wgsl => SHADERS,
         }
+    }
+
+    /// Whether an operation's file is there in this language.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn has(self, file: &str) -> bool {
+        let name = format!("{file}.{}", self.extension());
+        self.files().iter().any(|(file, _)| *file == name)
     }
 
     fn extension(self) -> &'static str {

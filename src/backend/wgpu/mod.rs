@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 pub(crate) use adapter::Software;
 use context::Context;
+pub(crate) use foreign::Target;
 use queue::{Session, WgpuQueue};
 
 use super::gpu::rows::{Call, Stored};
-use super::gpu::{self, Queue};
+use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
@@ -44,10 +45,6 @@ impl Wgpu {
         let calls = Calls { context: Arc::new(context), limits };
         let canonical = is_canonical(&calls)?;
         Ok(Wgpu { calls, canonical })
-    }
-
-    fn unsupported(&self, what: &str) -> Error {
-        Error::Unsupported { device: self.calls.context.name.clone(), what: what.to_owned() }
     }
 }
 
@@ -130,24 +127,24 @@ impl Backend for Wgpu {
         Ok(Box::new(stored))
     }
 
-    fn cosine(&self, _: &Cosine, _: Pair, _: &mut [f32]) -> Result<()> {
-        Err(self.unsupported("cosine"))
+    fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {
+        self.calls.run(|queue| gpu::cosine::cosine(queue, spec, pair, &mut Output::Host(out)))
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
         self.calls.run(|queue| gpu::pairs::score_pairs(queue, metric, nonfinite, pairs, pair))
     }
 
-    fn top_k(&self, _: &TopK, _: Pair) -> Result<Neighbours> {
-        Err(self.unsupported("top_k"))
+    fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+        self.calls.run(|queue| gpu::top_k::top_k(queue, spec, pair))
     }
 
-    fn histogram(&self, _: &Histogram, _: Pair) -> Result<Counts> {
-        Err(self.unsupported("histogram"))
+    fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
+        self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        self.call(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
+        self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }
 

@@ -175,7 +175,15 @@ impl<Q: Queue + 'static> Work<'_, Q> {
                 rows.len() as u32,
                 rows.start as u32,
             ],
-            buffers: &[others.rows(), others.scales(), others.rows(), others.scales(), self.index(), self.state(), target],
+            buffers: &[
+                others.rows(),
+                others.scales(),
+                others.rows(),
+                others.scales(),
+                self.index(),
+                self.state(),
+                target,
+            ],
             first_group: Some(0),
         })
     }

@@ -73,8 +73,17 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
         let most = side.rows_within(bytes);
         let keeps_all = most >= rows;
         let chunk_rows = down(side.rows_within(if keeps_all { u64::MAX } else { bytes }));
-        let mut part =
-            Part { name, source, side, rows, base, chunk_rows, chunks: RefCell::default(), keeps_all, scales: Vec::new() };
+        let mut part = Part {
+            name,
+            source,
+            side,
+            rows,
+            base,
+            chunk_rows,
+            chunks: RefCell::default(),
+            keeps_all,
+            scales: Vec::new(),
+        };
         let mut scales = Vec::with_capacity(rows);
         for range in pieces(rows, chunk_rows) {
             scales.extend_from_slice(&part.chunk(range.start / chunk_rows)?.scales);

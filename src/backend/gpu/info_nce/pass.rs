@@ -276,8 +276,7 @@ impl Pass {
         tiles: &Tiles<Q>,
         gradients: &Gradients<Q>,
     ) -> Result<()> {
-        let target =
-            work.gradient_rows(gradients, self.right, tiles.column_first..tiles.column_first + tiles.columns);
+        let target = work.gradient_rows(gradients, self.right, tiles.column_first..tiles.column_first + tiles.columns);
         let (rows, inner) = (tiles.columns, tiles.lines.len());
         let other = (tiles.left.rows(), tiles.left.scales());
         work.multiply(true, tiles, (rows, inner), other, target)

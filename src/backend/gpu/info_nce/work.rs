@@ -184,7 +184,8 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
         for (what, bytes) in [("lists", index_bytes), ("numbers", state_bytes)] {
             if bytes > offers.binding_bytes {
                 let most = offers.binding_bytes;
-                let reason = format!("{bytes} bytes of {what} about the rows of one loss; the device takes {most} at once");
+                let reason =
+                    format!("{bytes} bytes of {what} about the rows of one loss; the device takes {most} at once");
                 return Err(Error::shape("queries", reason));
             }
         }
@@ -282,7 +283,15 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
                 self.queue.launch(&Launch {
                     kernel: &kernels::gather_rows(),
                     groups,
-                    parameters: &[0, groups_x, list, rows.len() as u32, start as u32, (end - start) as u32, width as u32],
+                    parameters: &[
+                        0,
+                        groups_x,
+                        list,
+                        rows.len() as u32,
+                        start as u32,
+                        (end - start) as u32,
+                        width as u32,
+                    ],
                     buffers: &[self.index(), window.rows(), window.scales(), block.rows(), block.scales()],
                     first_group: Some(0),
                 })?;

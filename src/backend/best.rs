@@ -1,5 +1,7 @@
 //! What a query has found so far, and how much of it can be needed.
 
+use std::collections::HashSet;
+
 use crate::spec::{Select, TopK};
 
 /// A key that passed, with its canonical score and draw key.
@@ -51,4 +53,24 @@ impl Best {
             self.drawn.truncate(wanted.drawn);
         }
     }
+}
+
+/// How far the draw key of an approximate score can lie from the true one: the logit of the error, and the rounding of
+/// logits near the clamp.
+pub(crate) fn draw_error(select: Select, error: f64) -> f64 {
+    match select {
+        Select::Softmax { temperature, .. } => (error / f64::from(temperature) * 65_536.0 * 1.001).ceil() + 132.0,
+        _ => 0.0,
+    }
+}
+
+/// The hits that come back, by score descending, then index ascending.
+pub(crate) fn answer(spec: &TopK, best: Best) -> Vec<Hit> {
+    if let Select::Hardest = spec.select {
+        return best.hardest.into_iter().skip(spec.skip).collect();
+    }
+    let too_hard: HashSet<u64> = best.hardest.iter().map(|hit| hit.key).collect();
+    let mut hits: Vec<Hit> = best.drawn.into_iter().filter(|hit| !too_hard.contains(&hit.key)).take(spec.k).collect();
+    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
+    hits
 }

@@ -1,0 +1,54 @@
+// All scores of some queries against some keys, written. The twin of cosine.cu.
+//
+// Maths: dot products of scaled rows by the mainloop in chains of 8, added without loss; cosine multiplies them with
+// both accurate inverse norms, the dot product puts the powers of two back.
+// Memory: score (r, c) goes to `scores[r · columns + c]`; the score of a row that is not finite is NaN.
+// Constants: METRIC (0 cosine, 1 dot product), COMPENSATED = 1.
+// Threads: 16 × 16 a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
+#include "score.wgsl"
+
+struct Parameters {
+    first_group: u32,
+    rows: u32,
+    columns: u32,
+    vectors: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> queries: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> query_scales: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> keys: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> key_scales: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> scores: array<u32>;
+
+#include "mainloop.wgsl"
+
+fn bits_of_score(dot: f32, query: vec4<u32>, key: vec4<u32>) -> u32 {
+    if query.x == NOT_FINITE || key.x == NOT_FINITE {
+        return 0x7FC00000u;
+    }
+    if METRIC == 0u {
+        return bitcast<u32>(clamp((dot * bitcast<f32>(query.z)) * bitcast<f32>(key.z), -1.0, 1.0));
+    }
+    return bitcast<u32>(unscale(dot, i32(query.x) + i32(key.x)));
+}
+
+@compute @workgroup_size(THREADS_X, THREADS_Y)
+fn cosine(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
+    let first_row = group.y * TILE;
+    let first_column = (group.x + parameters.first_group) * TILE;
+    let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
+    for (var i = 0u; i < 4u; i++) {
+        let row = first_row + row_of(i, thread);
+        if row >= parameters.rows {
+            continue;
+        }
+        for (var j = 0u; j < 4u; j++) {
+            let column = first_column + column_of(j, thread);
+            if column < parameters.columns {
+                let bits = bits_of_score(tile.rows[i][j], query_scales[row], key_scales[column]);
+                scores[row * parameters.columns + column] = bits;
+            }
+        }
+    }
+}

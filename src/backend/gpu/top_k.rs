@@ -1,0 +1,570 @@
+//! `top_k`: a gated scan, the canonical score of what passed, a selection of the best; step after step over the keys.
+//!
+//! Each query holds a pool of keys on the device. A step scans some keys: what passes the query's gate joins its pool,
+//! gets its canonical rank, and the best stay; the worst of them is the threshold of the next step, so that each step can
+//! be longer than the one before. Thresholds are canonical and only rise. Where a pool overflows, the step is done
+//! again, shorter: a step that is no longer than the room in the pool cannot overflow.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::exclusions::{Exclusions, NONE};
+use super::pairs::{Ready, metric_code, score_pairs};
+use super::rows::{Chunk, Side, check_finite, rows_within};
+use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
+use super::{Kernel, Launch, Offers, Queue, Slice, TILE};
+use crate::backend::Pair;
+use crate::backend::best::{Best, Hit, Wanted, answer, draw_error};
+use crate::backend::bounds::{Bounds, smallest_scores};
+use crate::error::{Result, try_vec};
+use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
+use crate::plan::{at_least_one_piece, pieces};
+use crate::spec::{Metric, NonFinite, Select, TopK};
+
+/// Room of a pool beside the keys that are wanted, at least.
+const ROOM: usize = 1024;
+/// Keys whose numbers within a span fit 32 bits.
+const SPAN_KEYS: usize = 1 << 31;
+/// Queries that are held at once, at most: groups of a launch in y.
+const MOST_QUERIES: usize = 1 << 15;
+/// Words of a query's state.
+const STATE_WORDS: usize = 4;
+/// Rules that the scan counts.
+const RULES: [Rule; 4] = [Rule::BelowBand, Rule::AboveBand, Rule::Margin, Rule::Ratio];
+/// Pairs per query that may be too near a limit in one step; a step of one tile has no more.
+const UNSURE: usize = TILE;
+const RESCORE_THREADS: u32 = 64;
+const CHOOSE_THREADS: u32 = 64;
+
+/// What specialises the kernels of a call.
+#[derive(Clone, Copy)]
+struct Variant {
+    metric: Metric,
+    split: bool,
+    lists: bool,
+    /// 0 none, 1 uniform, 2 softmax.
+    draw: u32,
+    count: bool,
+}
+
+impl Variant {
+    fn scan(self) -> Kernel {
+        let constants = vec![
+            ("COMPENSATED", 0),
+            ("LISTS", u32::from(self.lists)),
+            ("DRAW", self.draw),
+            ("COUNT", u32::from(self.count)),
+        ];
+        Kernel { file: "top_k", entry: "scan", constants, threads: [16, 16] }
+    }
+
+    fn rescore(self) -> Kernel {
+        let constants = vec![
+            ("SPLIT", u32::from(self.split)),
+            ("METRIC", metric_code(self.metric)),
+            ("DRAW", self.draw),
+            ("LISTS", 0),
+        ];
+        Kernel { file: "rescore", entry: "rescore", constants, threads: [RESCORE_THREADS, 1] }
+    }
+
+    fn choose(self) -> Kernel {
+        Kernel { file: "choose", entry: "choose", constants: vec![("DRAW", self.draw)], threads: [CHOOSE_THREADS, 1] }
+    }
+}
+
+/// The kernels of this file.
+pub(super) fn kernels(_offers: &Offers) -> Vec<Kernel> {
+    let flags = [false, true];
+    let mut kernels = Vec::new();
+    for draw in 0..3 {
+        let plain = Variant { metric: Metric::Cosine, split: true, lists: false, draw, count: false };
+        kernels.push(plain.choose());
+        for (metric, split) in [Metric::Cosine, Metric::Dot].into_iter().flat_map(|m| flags.map(|split| (m, split))) {
+            kernels.push(Variant { metric, split, ..plain }.rescore());
+        }
+        for (lists, count) in flags.into_iter().flat_map(|lists| flags.map(|count| (lists, count))) {
+            kernels.push(Variant { lists, count, ..plain }.scan());
+        }
+    }
+    kernels
+}
+
+/// One call of `top_k`.
+struct Call<'a, Q: Queue> {
+    queue: &'a Q,
+    spec: &'a TopK,
+    queries: Side<'a, Q>,
+    keys: Side<'a, Q>,
+    wanted: Wanted,
+    exclusions: Exclusions<'a>,
+    /// The smallest positive score of each query; NaN where it has none.
+    positive_scores: &'a [f32],
+    variant: Variant,
+    /// Keys that a pool has room for.
+    capacity: usize,
+    /// Keys that are ready at once.
+    key_rows: usize,
+}
+
+/// Some queries with what they found so far within a span of keys.
+struct Block<Q: Queue> {
+    queries: Chunk<Q>,
+    /// The words of `tables`.
+    tables: Q::Buffer,
+    tables_bytes: u64,
+    gates: Q::Buffer,
+    state: Q::Buffer,
+    pool: Q::Buffer,
+    unsure: Q::Buffer,
+    /// What each query's state was after the last step that stands.
+    kept: Vec<[u32; STATE_WORDS]>,
+}
+
+pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+    let queries = Side::new(queue, pair.queries);
+    let keys = Side::new(queue, pair.keys);
+    let rows = queries.rows();
+    let wanted = Wanted::of(spec, keys.rows());
+    let positives = spec.positives.to_lists(rows, spec.first_query);
+    let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
+    let all = wanted.hardest.saturating_add(wanted.drawn);
+    let draw = match spec.select {
+        Select::Hardest => 0,
+        Select::Uniform { .. } => 1,
+        Select::Softmax { .. } => 2,
+    };
+    let quarter = queue.limits().memory_bytes / 4;
+    let variant = Variant {
+        metric: spec.metric,
+        split: queries.split() || keys.split(),
+        lists: exclusions.has_lists(),
+        draw,
+        count: spec.count_rejected,
+    };
+    let key_rows = (keys.rows_within(quarter) / TILE * TILE).max(TILE);
+    let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
+    let pool_words = if draw == 0 { 2 } else { 3 };
+    let state_bytes = (capacity * pool_words * 4).max(UNSURE * 8 + 20).max(80) as u64;
+    let query_rows =
+        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes)).min(MOST_QUERIES);
+    if spec.nonfinite == NonFinite::Error {
+        for range in pieces(rows, query_rows) {
+            check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
+        }
+    }
+    let scores = score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?;
+    let positive_scores = smallest_scores(&positives, &scores)?;
+    let call = Call {
+        queue,
+        spec,
+        queries,
+        keys,
+        wanted,
+        exclusions,
+        positive_scores: &positive_scores,
+        variant,
+        capacity,
+        key_rows,
+    };
+    let mut found = Found {
+        best: Vec::new(),
+        rejected: try_vec(Rejected::default(), if spec.count_rejected { rows } else { 0 }, "rejection counters")?,
+        skipped_keys: HashSet::new(),
+        special: SpecialRows::default(),
+        neighbours: Neighbours {
+            rows,
+            k: spec.k,
+            indices: try_vec(-1, rows.saturating_mul(spec.k), "neighbour indices")?,
+            scores: try_vec(f32::NAN, rows.saturating_mul(spec.k), "neighbour scores")?,
+            counts: try_vec(0, rows, "neighbour counts")?,
+            positive_scores: Vec::new(),
+            rejected: None,
+            special: SpecialRows::default(),
+        },
+    };
+    for range in at_least_one_piece(rows, query_rows) {
+        call.block(range, &mut found)?;
+    }
+    let mut neighbours = found.neighbours;
+    neighbours.special = found.special;
+    if spec.count_rejected {
+        let named = call.exclusions.rejected(rows, call.keys.rows(), &found.skipped_keys)?;
+        let all = found.rejected.into_iter().zip(named).map(|(mut scored, named)| {
+            // A skipped query has every key counted for that alone.
+            if scored.get(Rule::NonFinite) == 0 {
+                scored += named;
+            }
+            scored
+        });
+        neighbours.rejected = Some(all.collect());
+    }
+    neighbours.positive_scores = positive_scores;
+    Ok(neighbours)
+}
+
+/// What a call has found.
+struct Found {
+    /// The best of each query of the block.
+    best: Vec<Best>,
+    rejected: Vec<Rejected>,
+    skipped_keys: HashSet<usize>,
+    special: SpecialRows,
+    neighbours: Neighbours,
+}
+
+impl<Q: Queue + 'static> Call<'_, Q> {
+    /// Answers the queries of one block.
+    fn block(&self, range: Range<usize>, found: &mut Found) -> Result<()> {
+        let spec = self.spec;
+        let chunk = self.queries.chunk(range.clone())?;
+        check_finite("queries", &chunk.scales, range.start, spec.nonfinite)?;
+        found.special.zero_queries += chunk.scales.iter().filter(|scale| scale.is_zero()).count();
+        found.special.skipped_queries += chunk.scales.iter().filter(|scale| !scale.finite).count();
+        if spec.count_rejected {
+            for (rejected, scale) in found.rejected[range.clone()].iter_mut().zip(&chunk.scales) {
+                rejected.add(Rule::NonFinite, if scale.finite { 0 } else { self.keys.rows() as u64 });
+            }
+        }
+        found.best = (0..range.len()).map(|_| Best::default()).collect();
+        let mut queries = Some(chunk);
+        for span in at_least_one_piece(self.keys.rows(), SPAN_KEYS) {
+            let Some(chunk) = queries.take() else { break };
+            let mut block = self.new_block(chunk, range.clone(), &span)?;
+            for keys in pieces(span.len(), self.key_rows) {
+                self.chunk(&mut block, span.start + keys.start..span.start + keys.end, &span, found)?;
+            }
+            if !range.is_empty() {
+                self.collect(&block, &span, &mut found.best)?;
+            }
+            queries = Some(block.queries);
+        }
+        let best = std::mem::take(&mut found.best);
+        let out = &mut found.neighbours;
+        for (row, best) in range.zip(best) {
+            let hits = answer(spec, best);
+            hits.iter().try_for_each(|hit| spec.select.check_drawn(hit.score))?;
+            out.counts[row] = hits.len();
+            for (slot, hit) in (row * spec.k..).zip(&hits) {
+                out.indices[slot] = hit.key as i64;
+                out.scores[slot] = hit.score;
+            }
+        }
+        Ok(())
+    }
+
+    fn new_block(&self, queries: Chunk<Q>, range: Range<usize>, span: &Range<usize>) -> Result<Block<Q>> {
+        let queue = self.queue;
+        let rows = queries.rows.max(1);
+        let tables = self.exclusions.tables(range, span);
+        let none = |wanted: usize| if wanted == 0 { NONE } else { 0 };
+        let start = [none(self.wanted.hardest), none(self.wanted.drawn), 0, 0];
+        let block = Block {
+            queries,
+            tables: queue.allocate((tables.len() * 4) as u64, "lists of excluded keys")?,
+            tables_bytes: (tables.len() * 4) as u64,
+            gates: queue.allocate((rows * size_of::<Gate>()) as u64, "the band of each query")?,
+            state: queue.allocate((rows * STATE_WORDS * 4) as u64, "the state of each query")?,
+            pool: queue.allocate(self.pool_bytes(rows), "the best keys of each query")?,
+            unsure: queue.allocate(self.unsure_bytes(rows), "pairs near a limit")?,
+            kept: try_vec(start, rows, "the state of each query")?,
+        };
+        queue.write(&block.tables, 0, bytemuck::cast_slice(&tables))?;
+        queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept))?;
+        Ok(block)
+    }
+
+    fn pool_words(&self) -> usize {
+        if self.variant.draw == 0 { 2 } else { 3 }
+    }
+
+    fn pool_bytes(&self, rows: usize) -> u64 {
+        (rows * self.capacity * self.pool_words() * 4) as u64
+    }
+
+    fn unsure_bytes(&self, rows: usize) -> u64 {
+        let words = if self.spec.count_rejected { 1 + 4 * rows + 2 * UNSURE * rows } else { 1 };
+        (words * 4) as u64
+    }
+
+    fn bounds(&self, query: usize) -> Bounds {
+        let positive = self.positive_scores[query];
+        Bounds::new(&self.spec.band, (!positive.is_nan()).then_some(positive))
+    }
+
+    /// Scans one chunk of keys.
+    fn chunk(&self, block: &mut Block<Q>, range: Range<usize>, span: &Range<usize>, found: &mut Found) -> Result<()> {
+        let chunk = self.keys.chunk(range.clone())?;
+        check_finite("keys", &chunk.scales, range.start, self.spec.nonfinite)?;
+        if block.queries.start == 0 {
+            found.special.zero_keys += chunk.scales.iter().filter(|scale| scale.is_zero()).count();
+            let skipped = (range.start..).zip(&chunk.scales).filter(|(_, scale)| !scale.finite).map(|(key, _)| key);
+            found.skipped_keys.extend(skipped);
+            found.special.skipped_keys = found.skipped_keys.len();
+        }
+        let nothing = self.wanted.hardest + self.wanted.drawn == 0 && !self.spec.count_rejected;
+        if nothing || block.queries.rows == 0 {
+            return Ok(());
+        }
+        let largest = largest_norm(&chunk, self.spec.exclude.keys.as_deref());
+        let columns = columns(&chunk, self.spec.metric, largest, &self.exclusions);
+        let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
+        self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
+        self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;
+        self.steps(block, &chunk, &buffer, range.start - span.start, found)
+    }
+
+    /// The gates of all queries of a block over a chunk whose largest norm is given.
+    fn gates(&self, block: &Block<Q>, largest: f64, span: &Range<usize>) -> Vec<Gate> {
+        let bound = error_bound(self.queries.dim(), self.variant.split);
+        let gate = |(row, scale): (usize, &super::rows::RowScale)| {
+            let unit = Unit::new(self.spec.metric, bound, *scale, largest);
+            let query = block.queries.start + row;
+            let mut gate = own_gate(&self.exclusions, query, *scale, span, unit.largest());
+            let logit = match self.spec.select {
+                Select::Softmax { temperature, .. } => 1.0 / f64::from(temperature),
+                _ => 0.0,
+            };
+            let draw_error = draw_error(self.spec.select, (unit.error + 1e-6) * unit.score);
+            set_band(&mut gate, unit, &self.bounds(query), logit, draw_error);
+            gate
+        };
+        block.queries.scales.iter().enumerate().map(gate).collect()
+    }
+
+    /// Walks the keys of a chunk in steps.
+    fn steps(
+        &self,
+        block: &mut Block<Q>,
+        chunk: &Chunk<Q>,
+        columns: &Q::Buffer,
+        base: usize,
+        found: &mut Found,
+    ) -> Result<()> {
+        let all = self.wanted.hardest + self.wanted.drawn;
+        let room = self.capacity.saturating_sub(all).max(TILE);
+        let mut at = 0;
+        let mut step = self.next_step(base, room, all);
+        while at < chunk.rows {
+            let keys = at..chunk.rows.min(at + step);
+            match self.step(block, chunk, columns, base, keys.clone())? {
+                Some(unsure) => {
+                    self.count(block, chunk, &unsure, found)?;
+                    at = keys.end;
+                    step = self.next_step(base + at, room, all);
+                }
+                None => step = (keys.len() / 4).max(room.min(keys.len() / 2)).next_multiple_of(TILE).max(TILE),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools.
+    fn next_step(&self, seen: usize, room: usize, all: usize) -> usize {
+        let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
+        likely.max(room).next_multiple_of(TILE)
+    }
+
+    /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
+    /// before the step.
+    fn step(
+        &self,
+        block: &mut Block<Q>,
+        chunk: &Chunk<Q>,
+        columns: &Q::Buffer,
+        base: usize,
+        keys: Range<usize>,
+    ) -> Result<Option<Vec<u32>>> {
+        let queue = self.queue;
+        let rows = block.queries.rows;
+        let counts = if self.spec.count_rejected { 1 + 4 * rows } else { 1 };
+        if self.spec.count_rejected {
+            queue.clear(Slice { buffer: &block.unsure, offset_bytes: 0, bytes: (counts * 4) as u64 })?;
+        }
+        self.scan(block, chunk, columns, base, keys)?;
+        let mut state = try_vec([0_u32; STATE_WORDS], rows, "the state of each query")?;
+        queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut state))?;
+        let mut unsure = vec![0_u32; 1];
+        if self.spec.count_rejected {
+            unsure = try_vec(0, counts, "pairs near a limit")?;
+            queue.read(&block.unsure, 0, bytemuck::cast_slice_mut(&mut unsure))?;
+        }
+        let most = state.iter().map(|[_, _, count, _]| *count as usize).max().unwrap_or(0);
+        if most > self.capacity || unsure[0] as usize > UNSURE * rows {
+            queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept))?;
+            return Ok(None);
+        }
+        if unsure[0] > 0 {
+            let mut pairs = try_vec(0, unsure[0] as usize * 2, "pairs near a limit")?;
+            queue.read(&block.unsure, (counts * 4) as u64, bytemuck::cast_slice_mut(&mut pairs))?;
+            unsure.extend(pairs);
+        }
+        let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
+        if new > 0 {
+            self.rescore(block, chunk, base, new)?;
+            self.choose(block)?;
+            queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut block.kept))?;
+        }
+        Ok(Some(unsure))
+    }
+
+    fn whole<'s>(&self, buffer: &'s Q::Buffer, bytes: usize) -> Slice<'s, Q> {
+        Slice { buffer, offset_bytes: 0, bytes: bytes as u64 }
+    }
+
+    fn seed(&self) -> [u32; 2] {
+        match self.spec.select {
+            Select::Hardest => [0, 0],
+            Select::Uniform { seed } | Select::Softmax { seed, .. } => [seed as u32, (seed >> 32) as u32],
+        }
+    }
+
+    /// The bits of 1 / temperature.
+    fn coolness(&self) -> u32 {
+        match self.spec.select {
+            Select::Softmax { temperature, .. } => (1.0 / temperature).min(f32::MAX).to_bits(),
+            _ => 0,
+        }
+    }
+
+    fn scan(
+        &self,
+        block: &Block<Q>,
+        chunk: &Chunk<Q>,
+        columns: &Q::Buffer,
+        base: usize,
+        keys: Range<usize>,
+    ) -> Result<()> {
+        let rows = block.queries.rows;
+        let number = chunk.start as u64;
+        let [seed_low, seed_high] = self.seed();
+        self.queue.launch(&Launch {
+            kernel: &self.variant.scan(),
+            groups: [keys.len().div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1],
+            parameters: &[
+                0,
+                rows as u32,
+                chunk.rows as u32,
+                (chunk.padded / 4) as u32,
+                keys.start as u32,
+                keys.end as u32,
+                base as u32,
+                self.capacity as u32,
+                number as u32,
+                (number >> 32) as u32,
+                seed_low,
+                seed_high,
+                (UNSURE * rows) as u32,
+            ],
+            buffers: &[
+                block.queries.scaled(),
+                chunk.scaled(),
+                self.whole(&block.gates, rows * size_of::<Gate>()),
+                self.whole(columns, chunk.rows * 8),
+                Slice { buffer: &block.tables, offset_bytes: 0, bytes: block.tables_bytes },
+                self.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
+                Slice { buffer: &block.unsure, offset_bytes: 0, bytes: self.unsure_bytes(rows) },
+            ],
+            first_group: Some(0),
+        })
+    }
+
+    /// Gives the keys that passed their canonical ranks; `new` of them a query at most.
+    fn rescore(&self, block: &Block<Q>, chunk: &Chunk<Q>, base: usize, new: u32) -> Result<()> {
+        let rows = block.queries.rows;
+        let number = chunk.start as u64;
+        let [seed_low, seed_high] = self.seed();
+        self.queue.launch(&Launch {
+            kernel: &self.variant.rescore(),
+            groups: [new.div_ceil(RESCORE_THREADS), rows as u32, 1],
+            parameters: &[
+                0,
+                (chunk.padded / 4) as u32,
+                base as u32,
+                self.capacity as u32,
+                number as u32,
+                (number >> 32) as u32,
+                seed_low,
+                seed_high,
+                self.coolness(),
+            ],
+            buffers: &[
+                block.queries.scaled(),
+                block.queries.words(),
+                chunk.scaled(),
+                chunk.words(),
+                self.whole(&block.gates, rows * size_of::<Gate>()),
+                Slice { buffer: &block.tables, offset_bytes: 0, bytes: block.tables_bytes },
+                self.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
+            ],
+            first_group: Some(0),
+        })
+    }
+
+    fn choose(&self, block: &Block<Q>) -> Result<()> {
+        let rows = block.queries.rows;
+        self.queue.launch(&Launch {
+            kernel: &self.variant.choose(),
+            groups: [1, rows as u32, 1],
+            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32],
+            buffers: &[
+                self.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
+            ],
+            first_group: None,
+        })
+    }
+
+    /// Adds a step's rejections: those that were certain, and those that the canonical score decides.
+    fn count(&self, block: &Block<Q>, chunk: &Chunk<Q>, unsure: &[u32], found: &mut Found) -> Result<()> {
+        if !self.spec.count_rejected {
+            return Ok(());
+        }
+        let (rows, start) = (block.queries.rows, block.queries.start);
+        let (counters, pairs) = unsure[1..].split_at(4 * rows);
+        for (counts, rejected) in counters.chunks(4).zip(&mut found.rejected[start..]) {
+            for (rule, keys) in RULES.into_iter().zip(counts) {
+                rejected.add(rule, u64::from(*keys));
+            }
+        }
+        let (pairs, _) = pairs.as_chunks::<2>();
+        let ready = Ready { metric: self.spec.metric, split: self.variant.split, queries: &block.queries, keys: chunk };
+        for ([row, _], score) in pairs.iter().zip(ready.score(self.queue, pairs)?) {
+            let query = start + *row as usize;
+            let bounds = self.bounds(query);
+            let above = RULES[1..].iter().zip(bounds.upper).find(|(_, bound)| score > *bound).map(|(rule, _)| *rule);
+            let rule = if score < bounds.lo { Some(Rule::BelowBand) } else { above };
+            if let Some(rule) = rule {
+                found.rejected[query].add(rule, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings what the pools hold to the host.
+    fn collect(&self, block: &Block<Q>, span: &Range<usize>, best: &mut [Best]) -> Result<()> {
+        let (capacity, words) = (self.capacity, self.pool_words());
+        let rows_at_once = ((64 << 20) / (capacity * words * 4)).max(1);
+        for rows in pieces(best.len(), rows_at_once) {
+            let mut pool = try_vec(0_u32, rows.len() * capacity * words, "the best keys of each query")?;
+            let offset = self.pool_bytes(rows.start);
+            self.queue.read(&block.pool, offset, bytemuck::cast_slice_mut(&mut pool))?;
+            for (row, pool) in rows.zip(pool.chunks(capacity * words)) {
+                let kept = block.kept[row][3] as usize;
+                let hits: Vec<Hit> = (0..kept)
+                    .map(|slot| Hit {
+                        draw: if words == 3 { (pool[2 * capacity + slot] ^ 1 << 31) as i32 } else { 0 },
+                        score: from_ordered(pool[capacity + slot]),
+                        key: (span.start + pool[slot] as usize) as u64,
+                    })
+                    .collect();
+                let drawn = if self.wanted.drawn > 0 { hits.clone() } else { Vec::new() };
+                let hardest = if self.wanted.hardest > 0 { hits } else { Vec::new() };
+                best[row].merge(hardest, drawn, self.wanted);
+            }
+        }
+        Ok(())
+    }
+}
