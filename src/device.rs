@@ -64,6 +64,16 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(backend: Arc<dyn Backend>, name: String) -> Device {
+        Device { backend, name }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
     /// is there; for it an adapter of `wgpu` that computes on the processor is none.
     ///

@@ -34,6 +34,8 @@
 //! # }
 //! ```
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use wgpu;
@@ -95,7 +97,7 @@ impl Layout {
 /// # Errors
 /// [`Error::NoDevice`] where its limits are too small for the kernels; it says which.
 pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Device> {
-    Ok(Device::with_backend("wgpu", Wgpu::adopt(device, queue, limits)?))
+    Ok(Device::with_backend(Arc::new(Wgpu::adopt(device, queue, limits)?), "wgpu".to_owned()))
 }
 
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
@@ -202,7 +204,8 @@ pub fn info_nce_grad(
 }
 
 fn of(device: &Device) -> Result<&Wgpu> {
-    device.backend().ok_or_else(|| Error::Unsupported {
+    let backend = device.backend() as &dyn Any;
+    backend.downcast_ref().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "buffers of wgpu; open a wgpu device for them".to_owned(),
     })

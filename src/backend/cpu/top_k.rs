@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::matrix::Matrix;
     use crate::plan::Limits;
-    use crate::spec::{Bitset, Metric, Positives};
+    use crate::spec::{Bitset, Metric, Positives, Select};
 
     /// All bits of an answer.
     fn bits(found: &Neighbours) -> (Vec<i64>, Vec<u32>, Vec<usize>) {

@@ -134,7 +134,7 @@ fn backward_over<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients
 /// The gradients over buffers of `rows × dim` elements, of queries, keys and extra keys; the loss and its derivative with
 /// respect to the temperature, without the upstream factor, over the two elements of `numbers`. Nothing comes to the host.
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for streams of the caller's"))]
-pub(crate) fn info_nce_into<Q: Queue + 'static>(
+pub(crate) fn info_nce_on_device<Q: Queue + 'static>(
     queue: &Q,
     spec: &InfoNce,
     batch: Batch,
