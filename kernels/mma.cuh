@@ -12,6 +12,9 @@
 #include "ptx.cuh"
 #include "walk.cuh"
 
+/// Threads that hold scores.
+#define SCORING_THREADS 256u
+
 #define WARP_COLUMNS (TILE_COLUMNS / 4u)
 
 /// The scores of a tile that one thread holds: `HELD_ROWS × HELD_COLUMNS` of them, of rows `row_of(i)` and columns

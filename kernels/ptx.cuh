@@ -210,14 +210,14 @@ __device__ __forceinline__ void publish_shared() {
 // ---- sm_90a: warpgroups ----
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/// Warpgroup. Gives registers back, down to `COUNT` a thread.
-template <unsigned COUNT> __device__ __forceinline__ void registers_give() {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+/// Warpgroup. Gives registers back, down to `REGISTERS` a thread.
+template <unsigned REGISTERS> __device__ __forceinline__ void registers_give() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-/// Warpgroup. Waits for registers, up to `COUNT` a thread.
-template <unsigned COUNT> __device__ __forceinline__ void registers_take() {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+/// Warpgroup. Waits for registers, up to `REGISTERS` a thread.
+template <unsigned REGISTERS> __device__ __forceinline__ void registers_take() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
 /// Warpgroup. Before the first wgmma of a batch: orders earlier accesses to its registers.
@@ -236,14 +236,14 @@ template <unsigned PENDING> __device__ __forceinline__ void warpgroup_wait() {
 }
 
 /// Keeps the compiler from moving uses of an accumulator across a wait.
-template <unsigned COUNT> __device__ __forceinline__ void warpgroup_pin(float (&d)[COUNT]) {
+template <unsigned CELLS> __device__ __forceinline__ void warpgroup_pin(float (&d)[CELLS]) {
 #pragma unroll
-    for (unsigned i = 0; i < COUNT; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    for (unsigned i = 0; i < CELLS; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-template <unsigned COUNT> __device__ __forceinline__ void warpgroup_pin(int (&d)[COUNT]) {
+template <unsigned CELLS> __device__ __forceinline__ void warpgroup_pin(int (&d)[CELLS]) {
 #pragma unroll
-    for (unsigned i = 0; i < COUNT; ++i) asm volatile("" : "+r"(d[i])::"memory");
+    for (unsigned i = 0; i < CELLS; ++i) asm volatile("" : "+r"(d[i])::"memory");
 }
 
 // Warpgroup. `multiply_<elements>_64x<N>(d, a, b, accumulate)`: d = A B (+ d where `accumulate`), A 64 x 16, B 16 x N,

@@ -16,65 +16,7 @@
 #include "mainloop.cuh"
 #include "scan.cuh"
 #include "draws.cuh"
-
-#define POOL_WORDS (DRAW == 0u ? 2u : 3u)
-
-struct Parameters {
-    unsigned first_group;
-    unsigned rows;
-    /// Keys of the chunk.
-    unsigned columns;
-    unsigned vectors;
-    /// The keys of this step.
-    unsigned first;
-    unsigned end;
-    unsigned base;
-    unsigned capacity;
-    /// The number of the chunk's first key among all keys.
-    unsigned key_low;
-    unsigned key_high;
-    unsigned seed_low;
-    unsigned seed_high;
-    unsigned unsure_capacity;
-};
-
-/// Counts a score for the rule that rejects it, or notes that the canonical score must decide.
-__device__ __forceinline__ void count_score(
-    const Parameters &parameters,
-    unsigned *unsure,
-    unsigned row,
-    unsigned column,
-    float score,
-    const Gate &gate
-) {
-    bool near = false;
-#pragma unroll
-    for (unsigned limit = 0u; limit < 4u; limit++) {
-        near = near || fabsf(score - gate.limits[limit]) <= gate.error;
-    }
-    if (near) {
-        unsigned at = atomicAdd(&unsure[0], 1u);
-        if (at < parameters.unsure_capacity) {
-            size_t to = (size_t)1u + 4u * parameters.rows + 2u * (size_t)at;
-            unsure[to] = row;
-            unsure[to + 1u] = column;
-        }
-        return;
-    }
-    unsigned rule = 4u;
-    if (score < gate.limits[0]) {
-        rule = 0u;
-    } else if (score > gate.limits[1]) {
-        rule = 1u;
-    } else if (score > gate.limits[2]) {
-        rule = 2u;
-    } else if (score > gate.limits[3]) {
-        rule = 3u;
-    }
-    if (rule < 4u) {
-        atomicAdd(&unsure[1u + 4u * row + rule], 1u);
-    }
-}
+#include "gates.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS_X * THREADS_Y)
 scan(
@@ -110,19 +52,7 @@ scan(
         if (gate.largest == 0.0f) {
             continue;
         }
-        // The smallest approximate score, and draw key, of a key that may be needed.
-        unsigned worst = state[4u * row];
-        float needed = -16.0f;
-        if (worst == NO_KEY) {
-            needed = 16.0f;
-        } else if (worst != 0u) {
-            needed = from_ordered(worst) * gate.per_unit - gate.error;
-        }
-        int least_draw = -2147483647;
-        unsigned worst_draw = state[4u * row + 1u];
-        if (worst_draw != 0u) {
-            least_draw = (int)(worst_draw ^ 0x80000000u) - (worst_draw == NO_KEY ? 0 : gate.draw_error);
-        }
+        Threshold threshold = threshold_of(state, row, gate);
 #pragma unroll
         for (unsigned j = 0u; j < Tile::HELD_COLUMNS; j++) {
             unsigned column = first_column + Tile::column_of(j);
@@ -134,33 +64,13 @@ scan(
                 continue;
             }
             float score = (tile.at(i, j) * gate.inverse) * __uint_as_float(score_column.factor);
-            bool inside = score >= gate.lo && score <= gate.hi;
-            if (COUNT == 0u && !(inside && (DRAW != 0u || score >= needed))) {
+            if (!is_open(threshold, gate, score)) {
                 continue;
             }
             if (excluded(parts, tables, Tile::row_of(i), gate, parameters.base + column, score_column.group)) {
                 continue;
             }
-            if (COUNT == 1u) {
-                count_score(parameters, unsure, row, column, score, gate);
-            }
-            bool passes = inside && score >= needed;
-            if (DRAW != 0u && inside && !passes && worst_draw != NO_KEY) {
-                float logit = fminf(fmaxf(score, -gate.largest), gate.largest) * gate.logit;
-                unsigned low = parameters.key_low + column;
-                unsigned high = parameters.key_high + (low < column ? 1u : 0u);
-                int draw = draw_key(
-                    tables, logit, low, high, gate.number_low, gate.number_high, parameters.seed_low,
-                    parameters.seed_high
-                );
-                passes = draw >= least_draw;
-            }
-            if (passes) {
-                unsigned at = atomicAdd(&state[4u * row + 2u], 1u);
-                if (at < parameters.capacity) {
-                    pool[(size_t)row * parameters.capacity * POOL_WORDS + at] = parameters.base + column;
-                }
-            }
+            take_score(parameters, tables, state, pool, unsure, gate, threshold, row, column, score);
         }
     }
 }

@@ -7,13 +7,16 @@
 // keys for both. Both must walk the same tiles, whether their queries exist or not.
 // Shared memory: a ring of STAGES stages; a stage holds 64 elements of the tile's queries, then of its keys, as they
 // stand in global memory (blocks.cuh); behind it two barriers a stage: `full` counts the bytes that came, `empty` the
-// four warpgroups of the cluster that have read them. A stage is filled anew only after all four, since either group's
+// sixteen warps of the cluster that have read them. A stage is filled anew only after all of them, since either group's
 // copies write to both.
 //
 // Constants: TILE_COLUMNS = 256, STAGES, SHARED_BYTES = STAGES · 49,152 + 2,048, CLUSTER = 2, those of walk.cuh.
 
 #include "ptx.cuh"
 #include "walk.cuh"
+
+/// Threads that hold scores.
+#define SCORING_THREADS 256u
 
 
 /// The scores of a tile that one thread of warpgroups 0 and 1 holds: `HELD_ROWS × HELD_COLUMNS` of them, of rows
@@ -71,10 +74,11 @@ __device__ __forceinline__ void copy_walk(const Walk& walk, unsigned ring, unsig
     }
 }
 
-/// Tells both groups that this warpgroup has read a stage.
+/// Tells both groups that this warp has read a stage.
 __device__ __forceinline__ void release_stage(unsigned barriers, unsigned stage) {
-    if ((threadIdx.x & 127u) < 2u) {
-        mbarrier_arrive_at(barriers + stage * 16u + 8u, threadIdx.x & 127u);
+    __syncwarp();
+    if ((threadIdx.x & 31u) < 2u) {
+        mbarrier_arrive_at(barriers + stage * 16u + 8u, threadIdx.x & 31u);
     }
 }
 
@@ -129,7 +133,7 @@ template <class Epilogue> __device__ __forceinline__ void walk_tiles(const Walk&
     if (threadIdx.x == 0u) {
         for (unsigned stage = 0u; stage < STAGES; ++stage) {
             mbarrier_make(barriers + stage * 16u, 1u);
-            mbarrier_make(barriers + stage * 16u + 8u, 4u);
+            mbarrier_make(barriers + stage * 16u + 8u, 16u);
         }
         mbarrier_publish();
     }

@@ -7,7 +7,6 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-#[expect(dead_code, reason = "the backends that use it come next")]
 mod gpu;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;

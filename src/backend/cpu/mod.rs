@@ -6,6 +6,8 @@ mod cosine;
 mod exclusions;
 mod gate;
 mod histogram;
+#[cfg(test)]
+mod hostile;
 mod info_nce;
 mod kernel;
 mod lanes;

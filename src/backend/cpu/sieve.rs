@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::codes::{KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
+use super::codes::{Coded, KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
 use super::exclusions::Masked;
 use super::gate::{Filter, Gate};
 use super::lanes::{PANEL, STRIP};
@@ -44,6 +44,17 @@ struct Loss {
     share: f64,
 }
 
+impl Loss {
+    fn all(scan: Scan, queries: &QueryCodes, rows: Range<usize>) -> Vec<Loss> {
+        let rounding = SLACK + error_bound(scan.queries.matrix.dim(), true);
+        let loss = |coded: &Coded| {
+            let residual = f64::from(coded.residual);
+            Loss { fixed: LARGEST_UNIT * residual + rounding, share: LARGEST_UNIT + residual }
+        };
+        queries.coded[rows].iter().map(loss).collect()
+    }
+}
+
 impl<'a, 'b> Sieve<'a, 'b> {
     /// Nothing where the block or the chunk has no codes.
     pub(crate) fn new(
@@ -54,11 +65,6 @@ impl<'a, 'b> Sieve<'a, 'b> {
     ) -> Option<Self> {
         let (queries, keys) = (scan.queries.codes.as_ref()?, scan.keys.codes.as_ref()?);
         let padded = rows.len().next_multiple_of(STRIP);
-        let rounding = SLACK + error_bound(scan.queries.matrix.dim(), true);
-        let losses = queries.coded[rows.clone()].iter().map(|coded| {
-            let residual = f64::from(coded.residual);
-            Loss { fixed: LARGEST_UNIT * residual + rounding, share: LARGEST_UNIT + residual }
-        });
         let draws = gates.iter().any(|gate| gate.draws());
         let mut sieve = Sieve {
             scan,
@@ -67,7 +73,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
             masked,
             gates,
             windows: vec![CLOSED; padded],
-            losses: losses.collect(),
+            losses: Loss::all(scan, queries, rows.clone()),
             passed: vec![0; padded],
             uppers: vec![0.0; if draws { padded * PANEL } else { 0 }],
             room: vec![0.0; scan.queries.matrix.dim()],
@@ -180,5 +186,85 @@ impl<'a, 'b> Sieve<'a, 'b> {
         let unit = &self.queries.units[row * width..(row + 1) * width];
         let key = keys.matrix.row_f32_or(key, &mut self.room);
         self.scan.isa.dispatch(Refine { unit, key, factor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::canonical::{Prepared, score};
+    use super::super::hostile::adversarial;
+    use super::super::lanes::Isa;
+    use super::super::rows::{KeyChunk, QueryBlock};
+    use super::*;
+    use crate::matrix::Matrix;
+    use crate::plan::Arithmetic;
+    use crate::spec::{Metric, NonFinite};
+    use half::bf16;
+
+    /// The largest distance of a value of the sieve to the canonical score, as a share of the bound.
+    fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
+        let arithmetic = Arithmetic::Bytes;
+        let block = QueryBlock::read(isa, queries, 0..queries.rows(), arithmetic, NonFinite::Error).unwrap();
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), arithmetic, metric, NonFinite::Error, None).unwrap();
+        let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 1 };
+        let codes = (block.codes.as_ref().unwrap(), chunk.codes.as_ref().unwrap());
+        let losses = Loss::all(scan, codes.0, 0..queries.rows());
+        let padded = queries.rows().next_multiple_of(STRIP);
+        let window = |row: usize| Window {
+            step: (f64::from(codes.0.coded[row].step) / losses[row].share) as f32,
+            lo: f32::NEG_INFINITY,
+            hi: f32::INFINITY,
+        };
+        let windows: Vec<Window> =
+            (0..padded).map(|row| if row < queries.rows() { window(row) } else { CLOSED }).collect();
+        let (mut passed, mut uppers) = (vec![0; padded], vec![0.0; padded * PANEL]);
+        let (words, lines) = (words_of(queries.dim()), lines_of_panel(queries.dim()));
+        let mut largest = 0.0_f64;
+        for panel in 0..chunk.panel_count() {
+            isa.dispatch(Sift {
+                words,
+                queries: &codes.0.words,
+                starts: &codes.0.starts,
+                rows: queries.rows(),
+                keys: &codes.1.lines[panel * lines..(panel + 1) * lines],
+                coded: &codes.1.coded[panel * PANEL..(panel + 1) * PANEL],
+                windows: &windows,
+                passed: &mut passed,
+                uppers: &mut uppers,
+            });
+            let real = PANEL.min(keys.rows() - panel * PANEL);
+            for row in 0..queries.rows() {
+                assert_eq!(passed[row], (1_u64 << real).wrapping_sub(1) as u32, "padding must not pass");
+                for (key, upper) in uppers[row * PANEL..][..real].iter().enumerate() {
+                    let residual = f64::from(codes.1.coded[panel * PANEL + key].residual);
+                    let value = (f64::from(*upper) - residual) * losses[row].share;
+                    let pair = (Prepared::new(isa, queries, row), Prepared::new(isa, keys, panel * PANEL + key));
+                    let exact = f64::from(score(isa, metric, &pair.0, &pair.1)) / scan.unit(row);
+                    let bound = losses[row].fixed + losses[row].share * residual;
+                    largest = largest.max((value - exact).abs() / bound);
+                }
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn the_bound_holds() {
+        for isa in Isa::available() {
+            for dim in [1, 3, 15, 64, 65, 384, 1024, 4100] {
+                for metric in [Metric::Cosine, Metric::Dot] {
+                    let (left, right) = (adversarial::<f32>(25, dim, 1), adversarial::<f32>(70, dim, 2));
+                    let share = share_of_bound(isa, metric, &left, &right);
+                    assert!(share <= 1.0, "{} f32 {metric:?} dim {dim}: {share} of the bound", isa.name());
+                    if dim >= 64 {
+                        // The rows are hostile indeed, else the test says nothing.
+                        assert!(share > 0.1, "{} {metric:?} dim {dim}: only {share} of the bound", isa.name());
+                    }
+                    let (left, right) = (adversarial::<bf16>(25, dim, 3), adversarial::<bf16>(70, dim, 4));
+                    let share = share_of_bound(isa, metric, &left, &right);
+                    assert!(share <= 1.0, "{} bf16 {metric:?} dim {dim}: {share} of the bound", isa.name());
+                }
+            }
+        }
     }
 }

@@ -121,7 +121,7 @@ impl Cuda {
             .zip(gradients)
             .map(|(rows, address)| Buffer::foreign(lane, *address, bytes(rows)))
             .collect();
-        gpu::info_nce::info_nce_into(&queue, spec, batch, &buffers, &Buffer::foreign(lane, numbers, 8))
+        gpu::info_nce::info_nce_on_device(&queue, spec, batch, &buffers, &Buffer::foreign(lane, numbers, 8))
     }
 
     /// Memory of someone else's on this card, `rows` rows of `dim` elements with `stride` from one to the next.

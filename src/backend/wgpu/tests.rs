@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::backend::gpu::{Kernel, Launch, Slice};
+use crate::error::Error;
 
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {

@@ -1,0 +1,167 @@
+// The gated scan of top-k by the matrix unit, over packed rows. Its answers are those of top_k.cu; see there for what it
+// does with a score, and for the buffers.
+//
+// Maths: rows are packed scaled, times 2¹⁴ (pack_blocks.cu), so a score is (sum · inverse norm · 2⁻²⁸) · factor of the
+// key. A thread first asks, for each row that it holds, for the largest of its sums times the key's factor: only where
+// that reaches the row's floor, less what this order of multiplications may round otherwise, are the scores themselves
+// looked at. Where keys are drawn or rejections counted, all scores are.
+// Memory: `queries` and `keys` are packed rows; `parameters.blocks` blocks each.
+// Constants: those of matrix_unit.cuh; LISTS, DRAW, COUNT.
+// Groups: tiles of queries in x, parts of the step's keys in y, each `tiles` tiles but the last.
+
+#include "score.cuh"
+#include "matrix_unit.cuh"
+#include "scan.cuh"
+#include "draws.cuh"
+#include "gates.cuh"
+
+struct PackedParameters {
+    Parameters scan;
+    /// Blocks of a row.
+    unsigned blocks;
+    /// Tiles of a part.
+    unsigned tiles;
+};
+
+/// 2⁻²⁸: what takes the scaling of both sides back.
+#define BOTH_SCALES 3.7252902984619141e-9f
+#define LARGEST __uint_as_float(LARGEST_BITS)
+
+struct GateScores {
+    const Parameters &parameters;
+    const Gate *gates;
+    const Column *columns;
+    const unsigned *tables;
+    unsigned *state;
+    unsigned *pool;
+    unsigned *unsure;
+    unsigned first_row;
+    /// For each row that is held, what its sums times the key's factor must reach.
+    float floors[Tile::HELD_ROWS];
+
+    __device__ __forceinline__ void set_floors() {
+#pragma unroll
+        for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
+            unsigned row = first_row + Tile::row_of(i);
+            floors[i] = __uint_as_float(INFINITY_BITS);
+            if (row < parameters.rows && gates[row].largest != 0.0f) {
+                Gate gate = gates[row];
+                float least = fmaxf(gate.lo, threshold_of(state, row, gate).needed);
+                float factor = gate.inverse * BOTH_SCALES;
+                if (factor == 0.0f) {
+                    // A zero row: all its scores are 0.
+                    floors[i] = least <= 0.0f ? -LARGEST : LARGEST;
+                } else {
+                    float floor = __fdiv_rn(least, factor);
+                    // Three roundings differ, 2⁻²⁴ each.
+                    floors[i] = floor - fabsf(floor) * 9.5367431640625e-7f;
+                }
+            }
+        }
+    }
+
+    /// Whether a query has a key on its list.
+    __device__ __forceinline__ bool is_listed(unsigned row, unsigned key) const {
+        if (LISTS == 0u) {
+            return false;
+        }
+        unsigned end = tables[TABLE_WORDS + row + 1u];
+        unsigned at = lower_bound(tables, tables[TABLE_WORDS + row], end, key);
+        return at < end && tables[at] == key;
+    }
+
+    /// Looks at the scores that the thread holds of its row `i`.
+    __device__ __forceinline__ void look(Tile &tile, unsigned i, unsigned first_column) {
+        unsigned row = first_row + Tile::row_of(i);
+        Gate gate = gates[row];
+        Threshold threshold = threshold_of(state, row, gate);
+        float factor = gate.inverse * BOTH_SCALES;
+        // One bit a score, so that the long way is written once: 32 columns at a time.
+#pragma unroll
+        for (unsigned first = 0u; first < Tile::HELD_COLUMNS; first += 32u) {
+            unsigned open = 0u;
+            float scores[32];
+#pragma unroll
+            for (unsigned j = 0u; j < 32u; ++j) {
+                unsigned column = first_column + Tile::column_of(first + j);
+                bool is_key = column >= parameters.first && column < parameters.end;
+                // The mark of a key that no query may have is a NaN, which no comparison passes.
+                float other = __uint_as_float(is_key ? columns[column].factor : NO_KEY);
+                float score = (tile.at(i, first + j) * factor) * other;
+                if (score == score && is_open(threshold, gate, score)) {
+                    open |= 1u << j;
+                }
+                if (DRAW != 0u || COUNT == 1u) {
+                    scores[j] = score;
+                }
+            }
+            while (open != 0u) {
+                unsigned j = 31u - (unsigned)__clz((int)open);
+                open ^= 1u << j;
+                unsigned column = first_column + Tile::column_of(first + j);
+                unsigned key = parameters.base + column;
+                if (key == gate.own || columns[column].group == gate.group || is_listed(row, key)) {
+                    continue;
+                }
+                // Without draws and counts an open score passes, whatever it is.
+                float score = DRAW != 0u || COUNT == 1u ? scores[j] : fmaxf(gate.lo, threshold.needed);
+                take_score(parameters, tables, state, pool, unsure, gate, threshold, row, column, score);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void eat(Tile &tile, unsigned number) {
+        unsigned first_column = number * TILE_COLUMNS;
+        float most[Tile::HELD_ROWS];
+#pragma unroll
+        for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
+            most[i] = -LARGEST;
+        }
+        if (DRAW == 0u && COUNT == 0u) {
+#pragma unroll
+            for (unsigned j = 0u; j < Tile::HELD_COLUMNS; ++j) {
+                // Keys behind the last are looked at, and dropped then.
+                unsigned column = smaller(first_column + Tile::column_of(j), parameters.columns - 1u);
+                float other = __uint_as_float(columns[column].factor);
+#pragma unroll
+                for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
+                    most[i] = fmaxf(most[i], tile.at(i, j) * other);
+                }
+            }
+        }
+#pragma unroll
+        for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
+            bool all = (DRAW != 0u || COUNT == 1u) && floors[i] < __uint_as_float(INFINITY_BITS);
+            if (all || most[i] >= floors[i]) {
+                look(tile, i, first_column);
+            }
+        }
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS_X, 1) scan_packed(
+    PackedParameters parameters,
+    const unsigned char *queries,
+    const unsigned char *keys,
+    const Gate *gates,
+    const Column *columns,
+    const unsigned *tables,
+    unsigned *state,
+    unsigned *pool,
+    unsigned *unsure
+) {
+    // Both groups of a cluster walk the same tiles, whether their queries exist or not.
+    Walk walk;
+    walk.queries = queries;
+    walk.keys = keys;
+    walk.blocks = parameters.blocks;
+    walk.query_tile = blockIdx.x;
+    unsigned end = (parameters.scan.end + TILE_COLUMNS - 1u) / TILE_COLUMNS;
+    walk.first = smaller(parameters.scan.first / TILE_COLUMNS + blockIdx.y * parameters.tiles, end);
+    walk.tiles = smaller(end - walk.first, parameters.tiles);
+    GateScores epilogue = {parameters.scan, gates, columns, tables, state, pool, unsure, blockIdx.x * TILE_ROWS};
+    if (threadIdx.x < SCORING_THREADS) {
+        epilogue.set_floors();
+    }
+    walk_tiles(walk, epilogue);
+}
