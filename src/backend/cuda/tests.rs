@@ -40,7 +40,7 @@ fn words(queue: &CudaQueue, buffer: &Buffer) -> Result<Vec<u32>> {
 #[test]
 fn steps_see_what_the_steps_before_them_wrote() -> Result<()> {
     let Some(cuda) = open() else { return Ok(()) };
-    println!("{}", cuda.description());
+    eprintln!("{}", cuda.description());
     let queue = cuda.queue()?;
     let (a, b) = (queue.allocate(4000, "a")?, queue.allocate(4000, "b")?);
     queue.write(&a, 0, bytemuck::cast_slice(&(0..1000).collect::<Vec<u32>>()))?;
