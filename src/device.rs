@@ -114,7 +114,8 @@ impl Device {
     fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
         use crate::backend::wgpu::{Software, Wgpu};
         let software = if software { Software::Allowed } else { Software::LeftOut };
-        Ok(Device::with_backend(name, Wgpu::open(name, number as usize, software, limits)?))
+        let backend = Wgpu::open(name, number as usize, software, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     #[cfg(not(feature = "wgpu"))]

@@ -95,7 +95,7 @@ pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Resul
 
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
 pub fn handles(device: &Device) -> Option<(&wgpu::Device, &wgpu::Queue)> {
-    device.backend::<Wgpu>().map(Wgpu::handles)
+    of(device).ok().map(Wgpu::handles)
 }
 
 /// Rows that lie in a buffer, to be used in place by operations of `device`; other devices have them brought to the host.
@@ -113,7 +113,7 @@ pub fn matrix(device: &Device, buffer: &wgpu::Buffer, layout: Layout) -> Result<
 }
 
 fn of(device: &Device) -> Result<&Wgpu> {
-    device.backend::<Wgpu>().ok_or_else(|| Error::Unsupported {
+    device.backend().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "buffers of wgpu; open a wgpu device for them".to_owned(),
     })

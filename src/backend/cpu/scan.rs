@@ -157,6 +157,7 @@ mod tests {
     use super::super::canonical::score;
     use super::*;
     use crate::matrix::{Element, Matrix};
+    use crate::plan::Arithmetic;
     use crate::spec::NonFinite;
     use half::f16;
 
@@ -198,8 +199,8 @@ mod tests {
 
     /// The largest distance of a scan's score to the canonical one, as a share of the bound.
     fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
-        let block = QueryBlock::read(isa, queries, 0..queries.rows(), NonFinite::Error).unwrap();
-        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), metric, NonFinite::Error, None).unwrap();
+        let block = QueryBlock::read(isa, queries, 0..queries.rows(), Arithmetic::F32, NonFinite::Error).unwrap();
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), Arithmetic::F32, metric, NonFinite::Error, None).unwrap();
         let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 2 };
         let exclude = crate::spec::Exclude::default();
         let exclusions = super::super::exclusions::Exclusions { rules: &exclude, positives: None, first_query: 0 };

@@ -12,6 +12,7 @@ use super::pairs::score_pairs;
 use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
+use super::sieve::Sieve;
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer};
 use crate::backend::bounds::{Bounds, smallest_scores};
@@ -43,7 +44,7 @@ pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     let Pair { queries, keys } = pair;
     let (rows, slots) = (queries.rows(), spec.k);
     let wanted = Wanted::of(spec, keys.rows());
-    let plan = make_plan(cpu, pair, wanted);
+    let plan = make_plan(cpu, pair, wanted, spec.count_rejected);
     check_queries(cpu.isa(), queries, spec.nonfinite, plan.query_rows)?;
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, &positives, pair)?;
@@ -76,7 +77,7 @@ pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     Ok(found)
 }
 
-fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
+fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, counted: bool) -> ScanPlan {
     let Pair { queries, keys } = pair;
     let shape = Shape { queries: queries.rows(), keys: keys.rows(), dim: queries.dim() };
     // Candidates of a gate (twice what is wanted, 16 bytes each), hits, and the block's bookkeeping.
@@ -84,20 +85,22 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
     let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
     let state_bytes =
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
-    plan::scan(shape, cpu.limits(), state_bytes, keys.read_bytes_per_row())
+    let arithmetic = plan::arithmetic(shape, cpu.isa().has_byte_products(), counted);
+    plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row())
 }
 
 impl Call<'_> {
     /// Answers the queries of one block.
     fn block(&self, queries: &dyn Rows, keys: &dyn Rows, range: Range<usize>, out: &mut Neighbours) -> Result<()> {
         let isa = self.cpu.isa();
-        let block = QueryBlock::read(isa, queries, range.clone(), self.spec.nonfinite)?;
+        let block = QueryBlock::read(isa, queries, range.clone(), self.plan.arithmetic, self.spec.nonfinite)?;
         out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
             let excluded = self.spec.exclude.keys.as_deref();
-            let chunk = KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
+            let (metric, nonfinite) = (self.spec.metric, self.spec.nonfinite);
+            let chunk = KeyChunk::read(isa, keys, chunk_range, self.plan.arithmetic, metric, nonfinite, excluded)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
                 out.special.skipped_keys += chunk.skipped_rows;
@@ -170,7 +173,10 @@ impl Call<'_> {
         });
         let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
-            scan.run(rows, panels, masked, &mut epilogue);
+            match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates) {
+                Some(sieve) => sieve.run(panels),
+                None => scan.run(rows, panels, masked, &mut epilogue),
+            }
         }
         let counters = epilogue.counters.unwrap_or_default();
         let mut rejected = counters.into_iter().map(Rejections::finish);
@@ -207,8 +213,7 @@ struct TopKEpilogue<'a> {
 impl Epilogue for TopKEpilogue<'_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
         let gate = &mut self.gates[row - self.first_row];
-        let kept = &self.scan.keys.kept;
-        self.scan.isa.dispatch(Look { gate, first, scores, kept, start: self.scan.keys.start });
+        self.scan.isa.dispatch(Look { gate, first, scores, keys: self.scan.keys });
         if let Some(counters) = &mut self.counters {
             counters[row - self.first_row].eat(first, scores);
         }
