@@ -102,6 +102,31 @@ fn exponential(power: f32) -> f32 {
     return fraction * bitcast<f32>(u32(i32(n) + 127) << 23u);
 }
 
+// The natural logarithm within 2 ulp of a normal number above 0; a device's own may be far looser.
+fn logarithm(value: f32) -> f32 {
+    let bits = bitcast<u32>(value);
+    var exponent = i32(bits >> 23u) - 127;
+    var mantissa = bitcast<f32>((bits & 0x7fffffu) | 0x3f800000u);
+    if (mantissa > 1.41421356) {
+        mantissa *= 0.5;
+        exponent += 1;
+    }
+    let x = mantissa - 1.0;
+    let square = x * x;
+    var p = 7.0376836292e-2;
+    p = p * x - 1.1514610310e-1;
+    p = p * x + 1.1676998740e-1;
+    p = p * x - 1.2420140846e-1;
+    p = p * x + 1.4249322787e-1;
+    p = p * x - 1.6668057665e-1;
+    p = p * x + 2.0000714765e-1;
+    p = p * x - 2.4999993993e-1;
+    p = p * x + 3.3333331174e-1;
+    let n = f32(exponent);
+    let low = p * x * square - n * 2.12194440e-4 - 0.5 * square;
+    return (x + low) + n * 0.693359375;
+}
+
 // y^power for y = e^x, x ≤ 0 and perhaps −∞.
 fn exponential_power(x: f32, power: f32) -> f32 {
     return exponential(power * max(x, -LARGEST));

@@ -349,7 +349,8 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
             z += parts[part].sums.plain.x * exponential(relative(part, positive) - top);
         }
     }
-    let plain = saturated(top + log(z));
+    // Masses are e^{r − top}/z: the logarithm of a large Z has lost digits that they need.
+    let plain = logarithm(z);
 
     var mean_logit = 0.0;
     var sum_logits = 0.0;
@@ -358,9 +359,9 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
         if (in_set(chosen, part)) {
             let sums = parts[part].sums;
             let at = relative(part, positive);
-            let mass = exponential(at - plain);
+            let mass = exponential(at - top) / z;
             if (mass > 0.0) {
-                mean_logit += mass * ((inverse + parts[part].alpha) * sums.plain.y + at * sums.plain.x);
+                mean_logit += mass * ((inverse + parts[part].alpha) * sums.plain.y + (at - top) * sums.plain.x);
             }
             let scores = sums.scores - sums.count * positive;
             sum_scores += scores;
@@ -414,9 +415,9 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
             floor_pull = count;
         }
     }
-    var value = plain;
+    var value_top = top;
     if (hcl) {
-        var value_top = estimate_top;
+        value_top = estimate_top;
         for (var part = 0u; part < PARTS; part++) {
             if (in_set(chosen & ~negative_set, part)) {
                 value_top = max(value_top, relative(part, positive));
@@ -428,8 +429,8 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
                 z += parts[part].sums.plain.x * exponential(relative(part, positive) - value_top);
             }
         }
-        value = saturated(value_top + log(z));
     }
+    let value = saturated(value_top + logarithm(z));
 
     var by_score = 0.0;
     for (var part = 0u; part < PARTS; part++) {
@@ -442,23 +443,23 @@ fn evaluate(chosen: u32, positive: f32) -> LogSum {
             if (hcl && in_set(negative_set, part)) {
                 let x = at - negative_top;
                 let y_lower = exponential_power(x, parameters.beta);
-                let scale = exponential(negative_top - value);
+                let scale = exponential(negative_top - value_top) / z;
                 pulls[part] = upper_pull * scale * y_lower * exponential(x);
                 lowers[part] = lower_pull * scale * y_lower;
                 by_score += pulls[part] * (sums.upper.y + away * sums.upper.x)
                     + lowers[part] * (sums.lower.y + away * sums.lower.x);
             } else {
-                pulls[part] = exponential(at - value);
+                pulls[part] = exponential(at - value_top) / z;
                 by_score += pulls[part] * (sums.plain.y + away * sums.plain.x);
             }
         }
     }
     if (own_pull != 0.0) {
-        out.own = own_pull * exponential(-value);
+        out.own = own_pull * (exponential(-value_top) / z);
     }
     var floor_mass = 0.0;
     if (floor_pull != 0.0) {
-        floor_mass = floor_pull * exponential(floor_at - value);
+        floor_mass = floor_pull * (exponential(floor_at - value_top) / z);
     }
     out.loss = value;
     var temperature = floor_mass * (1.0 + positive) - by_score;
