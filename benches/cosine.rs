@@ -3,8 +3,8 @@
 mod common;
 
 use common::{DTYPES, Size, group};
+use cosmine::Dtype;
 use cosmine::spec::Cosine;
-use cosmine::{Device, Dtype};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const SIZE: Size = Size::new(512, 4_096, 384);
@@ -13,7 +13,7 @@ const BATCH: usize = 64;
 const ENTRY: Size = Size::new(32, 128, 384);
 
 fn cosine(criterion: &mut Criterion) {
-    let device = Device::cpu();
+    let device = common::device();
     let mut group = group(criterion, "cosine");
     group.throughput(SIZE.throughput());
     for dtype in DTYPES {

@@ -3,15 +3,15 @@
 mod common;
 
 use common::{DTYPES, Size, group};
+use cosmine::Dtype;
 use cosmine::spec::Histogram;
-use cosmine::{Device, Dtype};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const SIZE: Size = Size::new(256, 4_096, 384);
 const BINS: usize = 64;
 
 fn histogram(criterion: &mut Criterion) {
-    let device = Device::cpu();
+    let device = common::device();
     let mut group = group(criterion, "histogram");
     group.throughput(SIZE.throughput());
     for dtype in DTYPES {

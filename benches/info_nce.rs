@@ -3,15 +3,15 @@
 mod common;
 
 use common::{DTYPES, Size, group};
+use cosmine::Dtype;
 use cosmine::spec::{Directions, Guard, InfoNce};
-use cosmine::{Device, Dtype};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const SIZE: Size = Size::new(1_024, 1_024, 384);
 const TEMPERATURE: f32 = 0.05;
 
 fn info_nce(criterion: &mut Criterion) {
-    let device = Device::cpu();
+    let device = common::device();
     let mut group = group(criterion, "info_nce");
     // One score matrix in every variant, so that the figures compare as times do.
     group.throughput(SIZE.throughput());

@@ -3,14 +3,14 @@
 mod common;
 
 use common::{DTYPES, Size, group};
+use cosmine::Dtype;
 use cosmine::spec::{Positives, Select, TopK};
-use cosmine::{Device, Dtype};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const SIZE: Size = Size::new(256, 16_384, 384);
 
 fn top_k(criterion: &mut Criterion) {
-    let device = Device::cpu();
+    let device = common::device();
     let mut group = group(criterion, "top_k");
     group.throughput(SIZE.throughput());
     for dtype in DTYPES {

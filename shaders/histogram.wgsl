@@ -52,7 +52,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         let own = gates[row * GATE_VECTORS + 1u];
         let scale = bitcast<vec4<f32>>(gates[row * GATE_VECTORS + 2u]);
-        let set = select(0u, row, PER_ROW == 1u) * (parameters.bins + 2u);
+        let counters = select(0u, row, PER_ROW == 1u) * (parameters.bins + 2u);
         for (var j = 0u; j < 4u; j++) {
             let column = first_column + column_of(j, thread);
             if column >= parameters.end {
@@ -78,7 +78,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                     atomicStore(&unsure[2u + 2u * place], column);
                 }
             } else {
-                atomicAdd(&counts[set + u32(i32(clamp(whole, -1.0, bins)) + 1)], 1u);
+                atomicAdd(&counts[counters + u32(i32(clamp(whole, -1.0, bins)) + 1)], 1u);
             }
         }
     }

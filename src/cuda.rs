@@ -7,10 +7,11 @@
 //! The first use of a kernel compiles it: half a second to a few seconds each, once per machine, since compiled kernels
 //! are kept in the user's cache directory (`COSMINE_CACHE` names another one, or is `off`).
 //!
+//! cudarc's types are those of the version that this module shows as [`cudarc`].
+//!
 //! ```no_run
-//! use std::sync::Arc;
-//! use cosmine::{Limits, cuda, spec::TopK};
-//! use cudarc::driver::CudaContext;
+//! use cosmine::cuda::{self, cudarc::driver::CudaContext};
+//! use cosmine::{Limits, spec::TopK};
 //!
 //! let stream = CudaContext::new(0)?.new_stream()?;
 //! let rows = stream.clone_htod(&vec![1.0_f32; 64 * 128])?;
@@ -27,19 +28,21 @@
 //! the device's stream or ordered behind it. Rows of foreign memory are read anew at each run; lists and labels of the
 //! specification stay as they were at the capture.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use cudarc;
 use cudarc::driver::{CudaStream, DevicePtr};
 
 use crate::backend::cuda::Cuda;
-use crate::device::Device;
+use crate::device::{Device, check_batch};
 use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result};
 use crate::matrix::{Dtype, Element, Matrix, Rows};
 use crate::plan::Limits;
-use crate::spec::MAX_DIM;
+use crate::spec::{InfoNce, MAX_DIM};
 
 /// Opens the card of a stream; all work of the device goes to that stream. Calls that give their results to the host
 /// wait for the stream.
@@ -50,7 +53,7 @@ use crate::spec::MAX_DIM;
 /// As [`Device::open`].
 pub fn open(stream: &Arc<CudaStream>, limits: Limits) -> Result<Device> {
     let name = format!("cuda:{}", stream.context().ordinal());
-    Ok(Device::with_backend(&name, Cuda::over(Arc::clone(stream), limits)?))
+    Ok(Device::with_backend(Arc::new(Cuda::over(Arc::clone(stream), limits)?), name))
 }
 
 /// As [`open`], for a stream that is a bare handle (`CUstream`, `cudaStream_t`, PyTorch's `cuda_stream`) of card
@@ -166,9 +169,54 @@ impl<T: Element> Rows for DeviceView<'_, T> {
     }
 }
 
+/// Where [`info_nce_grad_into`] leaves its results: addresses in the card's memory, multiples of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GradientMemory {
+    /// `queries × dim` elements of f32.
+    pub queries: u64,
+    /// `keys × dim` elements of f32.
+    pub keys: u64,
+    /// `negatives × dim` elements of f32; not used without extra keys.
+    pub negatives: u64,
+    /// Two elements of f32: the loss, and its derivative with respect to the temperature for an upstream factor of 1.
+    pub numbers: u64,
+}
+
+/// The InfoNCE loss and its gradients, as [`Device::info_nce_grad`], left on the card: the work is submitted to the
+/// device's stream and not waited for, so the call may be captured in a graph. Rows should lie on the card ([`view`],
+/// [`matrix`], [`Device::upload`]); rows of the host are copied there, and stay as they were in a graph.
+///
+/// As nothing comes to the host, a row with NaN or an infinity is no error here: it is left out, as with
+/// [`NonFinite::Skip`](crate::spec::NonFinite::Skip).
+///
+/// # Safety
+/// Each address is memory of the device's card, of the size that [`GradientMemory`] says, until the work is done; nobody
+/// else uses it in that time, except behind that work. The same holds of the rows.
+///
+/// # Errors
+/// As [`Device::info_nce_grad`]; [`Error::Unsupported`] where the device is no card, is not open on a stream ([`open`]),
+/// or the specification's guard drops duplicates, which the host looks for.
+pub unsafe fn info_nce_grad_into(
+    device: &Device,
+    spec: &InfoNce,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+    negatives: Option<&dyn Rows>,
+    into: GradientMemory,
+) -> Result<()> {
+    let batch = check_batch(spec, queries, keys, negatives)?;
+    let gradients = [into.queries, into.keys, into.negatives];
+    let used = if negatives.is_some() { 3 } else { 2 };
+    if let Some(address) = gradients[..used].iter().chain([&into.numbers]).find(|address| !address.is_multiple_of(4)) {
+        return Err(Error::shape("into", format!("address {address:#x} is no multiple of 4")));
+    }
+    cuda(device)?.info_nce_into(spec, batch, &gradients[..used], into.numbers)
+}
+
 /// The backend of a device that is a card.
 fn cuda(device: &Device) -> Result<&Cuda> {
-    device.backend().ok_or_else(|| Error::Unsupported {
+    let backend = device.backend() as &dyn Any;
+    backend.downcast_ref().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "memory of an NVIDIA card; open a cuda device".to_owned(),
     })

@@ -64,6 +64,16 @@ impl Device {
         Device { backend: Arc::new(Cpu::new(limits)), name: "cpu".to_owned() }
     }
 
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn with_backend(backend: Arc<dyn Backend>, name: String) -> Device {
+        Device { backend, name }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
     /// is there; for it an adapter of `wgpu` that computes on the processor is none.
     ///
@@ -99,22 +109,12 @@ impl Device {
         Err(absent(name, "cuda"))
     }
 
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn with_backend(name: &str, backend: impl Backend) -> Device {
-        Device { backend: Arc::new(backend), name: name.to_owned() }
-    }
-
-    /// What computes, where it is of this kind.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(crate) fn backend<T: Backend>(&self) -> Option<&T> {
-        (&*self.backend as &dyn std::any::Any).downcast_ref()
-    }
-
     #[cfg(feature = "wgpu")]
     fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
         use crate::backend::wgpu::{Software, Wgpu};
         let software = if software { Software::Allowed } else { Software::LeftOut };
-        Ok(Device::with_backend(name, Wgpu::open(name, number as usize, software, limits)?))
+        let backend = Wgpu::open(name, number as usize, software, limits)?;
+        Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     #[cfg(not(feature = "wgpu"))]
@@ -260,14 +260,14 @@ impl Device {
 }
 
 /// The number of scores that a checked `cosine` writes.
-fn score_count(spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<usize> {
+pub(crate) fn score_count(spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<usize> {
     let shape = Shape::of(queries, keys)?;
     spec.validate(shape)?;
     let count = shape.queries.checked_mul(shape.keys / spec.batch);
     count.ok_or_else(|| Error::shape("keys", format!("{} × {} scores overflow", shape.queries, shape.keys)))
 }
 
-fn check_batch<'a>(
+pub(crate) fn check_batch<'a>(
     spec: &InfoNce,
     queries: &'a dyn Rows,
     keys: &'a dyn Rows,

@@ -54,7 +54,6 @@ impl DeviceMatrix {
     }
 
     /// What the backend keeps, where it is that backend's.
-    #[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), expect(dead_code, reason = "for backends with memory"))]
     pub(crate) fn storage<T: Storage>(&self) -> Option<&T> {
         (&*self.storage as &dyn Any).downcast_ref()
     }

@@ -284,6 +284,23 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Row `row` in place, where its elements are f32 and lie as f32 must.
+    pub(crate) fn row_f32(&self, row: usize) -> Option<&[f32]> {
+        match self.dtype {
+            Dtype::F32 => bytemuck::try_cast_slice(self.row_bytes(row)).ok(),
+            Dtype::F16 | Dtype::Bf16 => None,
+        }
+    }
+
+    /// Row `row` as f32: in place where that is possible, else widened into `room`, which holds at least `dim`.
+    pub(crate) fn row_f32_or<'r>(&'r self, row: usize, room: &'r mut [f32]) -> &'r [f32] {
+        if let Some(values) = self.row_f32(row) {
+            return values;
+        }
+        self.widen_row(row, room);
+        &room[..self.dim]
+    }
+
     /// The rows of `range`, sharing this matrix's memory.
     ///
     /// # Errors

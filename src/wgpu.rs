@@ -1,7 +1,7 @@
 //! For those who hold wgpu objects already: computing on their device, on rows that lie in their buffers.
 //!
 //! Nothing crosses to the host: [`open`] takes a device and its queue, [`matrix`] makes rows of a buffer, which then go
-//! wherever rows go. Whatever was submitted to the queue before a call is done before it; encoders that were not
+//! wherever rows go, and [`cosine`] and [`info_nce_grad`] write their results into buffers. Whatever was submitted to the queue before a call is done before it; encoders that were not
 //! submitted come after. wgpu's types are those of the version that this module shows as [`wgpu`].
 //!
 //! ```
@@ -34,14 +34,21 @@
 //! # }
 //! ```
 
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
 pub use wgpu;
 
-use crate::backend::wgpu::Wgpu;
-use crate::device::Device;
+use crate::backend::Pair;
+use crate::backend::wgpu::{Target, Wgpu};
+use crate::device::{Device, check_batch, score_count};
 use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result};
-use crate::matrix::Dtype;
+use crate::matrix::{Dtype, Rows};
+use crate::output::Loss;
 use crate::plan::Limits;
+use crate::spec::{Cosine, InfoNce};
 
 /// Where rows lie in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +97,18 @@ impl Layout {
 /// # Errors
 /// [`Error::NoDevice`] where its limits are too small for the kernels; it says which.
 pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Device> {
-    Ok(Device::with_backend("wgpu", Wgpu::adopt(device, queue, limits)?))
+    Ok(Device::with_backend(Arc::new(Wgpu::adopt(device, queue, limits)?), "wgpu".to_owned()))
 }
 
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.
 pub fn handles(device: &Device) -> Option<(&wgpu::Device, &wgpu::Queue)> {
-    device.backend::<Wgpu>().map(Wgpu::handles)
+    of(device).ok().map(Wgpu::handles)
+}
+
+/// What all launches of this device took together, by its own clock (timestamp queries): the difference of two answers is
+/// the device's share of the calls between them. `None` where it has no such clock, or is not wgpu's.
+pub fn busy(device: &Device) -> Option<Duration> {
+    of(device).ok()?.busy()
 }
 
 /// Rows that lie in a buffer, to be used in place by operations of `device`; other devices have them brought to the host.
@@ -112,8 +125,87 @@ pub fn matrix(device: &Device, buffer: &wgpu::Buffer, layout: Layout) -> Result<
     Ok(DeviceMatrix::new(layout.rows, layout.dim, layout.dtype, storage))
 }
 
+/// As [`Device::cosine`], with the scores written into the caller's buffer from `offset_bytes` on, a multiple of 4. Its
+/// usage needs `COPY_DST`.
+///
+/// # Errors
+/// As [`Device::cosine`] and [`matrix`]; [`Error::Shape`] where the scores do not fit behind the offset.
+pub fn cosine(
+    device: &Device,
+    spec: &Cosine,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+    out: &wgpu::Buffer,
+    offset_bytes: u64,
+) -> Result<()> {
+    let len = score_count(spec, queries, keys)?;
+    of(device)?.cosine_into(spec, Pair { queries, keys }, Target::new("out", out, offset_bytes, len)?)
+}
+
+/// Where [`info_nce_grad`] writes: f32 elements, row after row, from the beginning of each buffer on. Their usage needs
+/// `COPY_DST`.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientBuffers<'a> {
+    /// `queries × dim`.
+    pub queries: &'a wgpu::Buffer,
+    /// `keys × dim`.
+    pub keys: &'a wgpu::Buffer,
+    /// `negatives × dim`; needed where there are extra keys.
+    pub negatives: Option<&'a wgpu::Buffer>,
+}
+
+/// As [`Device::info_nce_grad`], with the gradients of the rows written into the caller's buffers. Gives the loss and its
+/// derivative with respect to the temperature.
+///
+/// ```
+/// use cosmine::spec::InfoNce;
+/// use cosmine::wgpu::{GradientBuffers, Layout, wgpu};
+/// use cosmine::{Device, Dtype, Limits, Matrix, Rows};
+///
+/// let Ok(device) = Device::open("wgpu", Limits::default()) else { return Ok(()) };
+/// let Some((raw, _)) = cosmine::wgpu::handles(&device) else { return Ok(()) };
+/// let buffer = || {
+///     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+///     raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false })
+/// };
+/// let (queries, keys) = (buffer(), buffer());
+/// let rows = Matrix::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0], 2, 2)?;
+/// let out = GradientBuffers { queries: &queries, keys: &keys, negatives: None };
+/// let (loss, _) = cosmine::wgpu::info_nce_grad(&device, &InfoNce::new(0.5), &rows, &rows, None, out)?;
+/// assert!((loss.loss - (-2.0_f32).exp().ln_1p()).abs() < 1e-5);
+/// // The gradients stay on the device; here they are looked at.
+/// let gradients = cosmine::wgpu::matrix(&device, &queries, Layout::new(Dtype::F32, 2, 2))?;
+/// let found = gradients.read(0..2)?.row(0);
+/// assert!(found[0].abs() < 1e-6 && found[1] > 0.1);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Device::info_nce_grad`] and [`matrix`]; [`Error::Shape`] where a buffer is too small or missing.
+pub fn info_nce_grad(
+    device: &Device,
+    spec: &InfoNce,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+    negatives: Option<&dyn Rows>,
+    out: GradientBuffers,
+) -> Result<(Loss, f32)> {
+    let batch = check_batch(spec, queries, keys, negatives)?;
+    // Both were checked to have no more than a matrix may.
+    let target = |name, buffer, rows: &dyn Rows| Target::new(name, buffer, 0, rows.rows().saturating_mul(rows.dim()));
+    let negatives = match (negatives, out.negatives) {
+        (None, _) => None,
+        (Some(rows), Some(buffer)) => Some(target("out.negatives", buffer, rows)?),
+        (Some(_), None) => return Err(Error::shape("out.negatives", "there are negatives and no buffer for theirs")),
+    };
+    let targets =
+        [Some(target("out.queries", out.queries, queries)?), Some(target("out.keys", out.keys, keys)?), negatives];
+    of(device)?.info_nce_into(spec, batch, targets)
+}
+
 fn of(device: &Device) -> Result<&Wgpu> {
-    device.backend::<Wgpu>().ok_or_else(|| Error::Unsupported {
+    let backend = device.backend() as &dyn Any;
+    backend.downcast_ref().ok_or_else(|| Error::Unsupported {
         device: device.info().name,
         what: "buffers of wgpu; open a wgpu device for them".to_owned(),
     })

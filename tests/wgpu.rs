@@ -4,9 +4,9 @@
 mod common;
 
 use common::data::{self, DTYPES, Kind};
-use cosmine::spec::{Lists, Metric, NonFinite};
+use cosmine::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, Positives, TopK};
 use cosmine::wgpu::wgpu::{self, BufferUsages};
-use cosmine::wgpu::{Layout, handles, matrix, open};
+use cosmine::wgpu::{GradientBuffers, Layout, handles, matrix, open};
 use cosmine::{Device, Dtype, Error, Limits, Matrix, Rows};
 
 /// A device of the test's own; nothing where there is none and none is required.
@@ -151,6 +151,97 @@ fn loss_of_the_callers_device_is_an_error() {
         let error = score().unwrap_err();
         assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
     }
+}
+
+/// The f32 elements of a buffer.
+fn elements(cosmine: &Device, raw: &wgpu::Buffer) -> Vec<f32> {
+    let len = raw.size() as usize / 4;
+    matrix(cosmine, raw, Layout::new(Dtype::F32, 1, len)).unwrap().read(0..1).unwrap().row(0)
+}
+
+#[test]
+fn results_in_the_callers_buffers_are_those_of_the_host() {
+    let Some((device, queue)) = device_and_queue() else { return };
+    let cosmine = open(&device, &queue, Limits::default()).unwrap();
+    let queries = data::rows(Kind::Gaussian, 70, 20, Dtype::F16, 1);
+    let keys = data::rows(Kind::Clustered, 90, 20, Dtype::F16, 2);
+    let negatives = data::rows(Kind::Gaussian, 30, 20, Dtype::F16, 3);
+    let filled = |len: usize| {
+        let raw = buffer(&device, len as u64 * 4, ALL);
+        queue.write_buffer(&raw, 0, bytemuck::cast_slice(&vec![7.0_f32; len]));
+        raw
+    };
+    // What lies around the scores stays.
+    let out = filled(70 * 90 + 5);
+    cosmine::wgpu::cosine(&cosmine, &Cosine::new(), &queries, &keys, &out, 12).unwrap();
+    let found = elements(&cosmine, &out);
+    assert_eq!(found[3..70 * 90 + 3], cosmine.cosine(&Cosine::new(), &queries, &keys).unwrap());
+    assert!(found[..3].iter().chain(&found[70 * 90 + 3..]).all(|element| *element == 7.0));
+
+    let spec = InfoNce::new(0.1).positives(Positives::Aligned);
+    let (loss, expected) = cosmine.info_nce_grad(&spec, &queries, &keys, Some(&negatives)).unwrap();
+    let buffers = [filled(70 * 20), filled(90 * 20 + 1), filled(30 * 20)];
+    let out = GradientBuffers { queries: &buffers[0], keys: &buffers[1], negatives: Some(&buffers[2]) };
+    let grad = |negatives, out| cosmine::wgpu::info_nce_grad(&cosmine, &spec, &queries, &keys, negatives, out);
+    let (found, temperature) = grad(Some(&negatives), out).unwrap();
+    assert_eq!((found.loss, temperature), (loss.loss, expected.temperature));
+    assert_eq!(elements(&cosmine, &buffers[0]), expected.queries);
+    let found = elements(&cosmine, &buffers[1]);
+    assert_eq!((&found[..90 * 20], found[90 * 20]), (&expected.keys[..], 7.0));
+    assert_eq!(elements(&cosmine, &buffers[2]), expected.negatives);
+
+    // Too small, missing, not to be written to, off an element.
+    let faults = [
+        grad(Some(&negatives), GradientBuffers { queries: &buffers[2], ..out }).unwrap_err(),
+        grad(Some(&negatives), GradientBuffers { negatives: None, ..out }).unwrap_err(),
+        cosmine::wgpu::cosine(&cosmine, &Cosine::new(), &queries, &keys, &buffers[0], 0).unwrap_err(),
+        cosmine::wgpu::cosine(&cosmine, &Cosine::new(), &queries, &keys, &filled(70 * 91), 2).unwrap_err(),
+    ];
+    for fault in faults {
+        assert!(matches!(fault, Error::Shape { .. }), "{fault}");
+    }
+    let raw = buffer(&device, 70 * 90 * 4, BufferUsages::STORAGE);
+    let fault = cosmine::wgpu::cosine(&cosmine, &Cosine::new(), &queries, &keys, &raw, 0).unwrap_err();
+    assert!(matches!(fault, Error::Spec { .. }), "{fault}");
+}
+
+/// Calls of every kind, from several threads on one device, give what they give alone, and keep no more memory the longer
+/// they go on. `COSMINE_CALLS` sets how many each thread makes.
+#[test]
+fn threads_share_a_device() {
+    let Ok(cosmine) = Device::open("wgpu", Limits::default()) else { return };
+    let calls: usize = std::env::var("COSMINE_CALLS").ok().map_or(24, |text| text.parse().unwrap());
+    let queries = data::rows(Kind::Gaussian, 24, 20, Dtype::F32, 1);
+    let keys = data::rows(Kind::Clustered, 120, 20, Dtype::F32, 2);
+    let held = cosmine.upload(&keys).unwrap();
+    let call = |kind: usize| -> Vec<f32> {
+        match kind % 5 {
+            0 => cosmine.cosine(&Cosine::new(), &queries, &keys).unwrap(),
+            1 => cosmine.top_k(&TopK::new(5), &queries, &held).unwrap().scores,
+            2 => {
+                let counts = cosmine.histogram(&Histogram::new(-1.0, 1.0, 9), &queries, &held).unwrap();
+                counts.counts.iter().map(|count| *count as f32).collect()
+            }
+            3 => cosmine.info_nce_grad(&InfoNce::new(0.1), &queries, &keys, None).unwrap().1.keys,
+            _ => cosmine.score_pairs(Metric::Dot, NonFinite::Error, &all_pairs(24, 120), &queries, &keys).unwrap(),
+        }
+    };
+    let expected: Vec<Vec<f32>> = (0..5).map(call).collect();
+    let round = || {
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (call, expected) = (&call, &expected);
+                scope.spawn(move || {
+                    (0..calls).for_each(|step| assert_eq!(call(thread + step), expected[(thread + step) % 5]));
+                });
+            }
+        });
+        let (device, _) = handles(&cosmine).unwrap();
+        device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+    };
+    let warm = round();
+    let (second, third) = (round(), round());
+    assert!(third <= second.max(warm), "{warm:?}, {second:?}, {third:?} bytes");
 }
 
 /// Runs a test of this file, marked as ignored, in a process with other variables.

@@ -7,11 +7,23 @@ mod data;
 
 use std::time::Duration;
 
-use cosmine::{Dtype, Matrix};
+use cosmine::{Device, Dtype, Limits, Matrix};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
 
 pub use data::DTYPES;
+
+/// The device that `COSMINE_DEVICE` names, as [`Device::open`] takes it; the processor where it names none.
+///
+/// # Panics
+/// Where that device is absent.
+pub fn device() -> Device {
+    let name = std::env::var("COSMINE_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    match Device::open(&name, Limits::default()) {
+        Ok(device) => device,
+        Err(error) => panic!("COSMINE_DEVICE={name}: {error}"),
+    }
+}
 
 /// The sizes of a measurement.
 #[derive(Clone, Copy)]

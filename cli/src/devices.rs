@@ -21,7 +21,7 @@ struct Entry {
     description: String,
     /// `null` for an absent device.
     canonical: Option<bool>,
-    /// `null` for an absent device.
+    /// `null` for an absent device, and for one that does not compute on the processor's threads.
     threads: Option<usize>,
     /// `null` where there is no limit, or no device.
     memory_bytes: Option<u64>,
@@ -32,12 +32,12 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
     let devices: Vec<Entry> = Device::list()
         .into_iter()
         .map(|info| Entry {
-            name: info.name,
             present: info.limits.is_some(),
             description: info.description,
             canonical: info.canonical,
-            threads: info.limits.map(|limits| threads(limits.threads)),
+            threads: info.limits.filter(|_| info.name == "cpu").map(|limits| threads(limits.threads)),
             memory_bytes: info.limits.map(|limits| limits.memory_bytes).filter(|bytes| *bytes != u64::MAX),
+            name: info.name,
         })
         .collect();
     if args.json {
@@ -45,10 +45,11 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
     }
     let rows = devices.into_iter().map(|device| {
         let canonical = device.canonical.map_or("-", |yes| if yes { "yes" } else { "no" });
-        let limits = match (device.threads, device.memory_bytes) {
-            (None, _) => "-".to_owned(),
-            (Some(threads), None) => format!("{}, no memory limit", report::counted(threads as u64, "thread")),
-            (Some(threads), Some(bytes)) => format!("{}, {bytes} bytes", report::counted(threads as u64, "thread")),
+        let memory = device.memory_bytes.map_or("no memory limit".to_owned(), |bytes| format!("{bytes} bytes"));
+        let limits = match device.threads {
+            _ if !device.present => "-".to_owned(),
+            None => memory,
+            Some(threads) => format!("{}, {memory}", report::counted(threads as u64, "thread")),
         };
         let found = if device.present { "found" } else { "absent" };
         vec![device.name, found.to_owned(), canonical.to_owned(), limits, device.description]

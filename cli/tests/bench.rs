@@ -8,8 +8,9 @@ use common::{assert_close, assert_fails, json, run, stderr};
 fn every_operation_reports_consistent_figures() {
     for op in ["cosine", "top_k", "histogram", "info_nce", "info_nce_grad"] {
         for dtype in ["f16", "bf16", "f32"] {
-            let words =
-                format!("bench --op {op} --rows 64 --keys 200 --dim 48 --k 5 --dtype {dtype} --threads 1 --json");
+            let words = format!(
+                "bench --device cpu --op {op} --rows 64 --keys 200 --dim 48 --k 5 --dtype {dtype} --threads 1 --json"
+            );
             let report = json(&run(&words, &[]));
             assert_eq!(report["op"], op);
             assert_eq!(report["dtype"], dtype);
@@ -31,7 +32,7 @@ fn every_operation_reports_consistent_figures() {
 
 #[test]
 fn words_go_to_standard_error() {
-    let output = run("bench --op cosine --rows 8 --keys 8 --dim 8", &[]);
+    let output = run("bench --device cpu --op cosine --rows 8 --keys 8 --dim 8", &[]);
     assert!(output.status.success() && output.stdout.is_empty());
     for word in ["seconds", "GFLOP/s", "peak", "ratio"] {
         assert!(stderr(&output).contains(word), "{}", stderr(&output));
@@ -40,7 +41,7 @@ fn words_go_to_standard_error() {
 
 #[test]
 fn sizes_that_cannot_be_are_named() {
-    assert_fails(&run("bench --op cosine --rows 8 --keys 8 --dim 0", &[]), 2, &["--dim"]);
-    let huge = format!("bench --op cosine --rows {} --keys 8 --dim 100", u64::MAX / 4);
+    assert_fails(&run("bench --device cpu --op cosine --rows 8 --keys 8 --dim 0", &[]), 2, &["--dim"]);
+    let huge = format!("bench --device cpu --op cosine --rows {} --keys 8 --dim 100", u64::MAX / 4);
     assert_fails(&run(&huge, &[]), 2, &["address space"]);
 }

@@ -19,9 +19,31 @@ const STRIP: usize = 12;
 /// What a key costs beside its packed elements: scale, position, mask.
 const KEY_EXTRA_BYTES: usize = 32;
 
+/// Up to this dim rows may be scanned in bytes: sums of codes fit 32 bits.
+const MOST_BYTE_DIM: usize = 1 << 16;
+
+/// What scores are made of before the survivors are scored canonically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// Rows in f32: scores with an error near their rounding.
+    F32,
+    /// Rows in bytes: a sieve with a wider bound in front of scores in f32.
+    Bytes,
+}
+
+/// How to scan for the best keys. `byte_products`: whether the processor multiplies bytes faster than f32. `counted`:
+/// whether every score beyond a bound must be counted.
+pub(crate) fn arithmetic(shape: Shape, byte_products: bool, counted: bool) -> Arithmetic {
+    match byte_products && !counted && shape.dim <= MOST_BYTE_DIM {
+        true => Arithmetic::Bytes,
+        false => Arithmetic::F32,
+    }
+}
+
 /// How a scan is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScanPlan {
+    pub(crate) arithmetic: Arithmetic,
     /// Queries that are held packed at once.
     pub(crate) query_rows: usize,
     /// Keys that are held packed at once.
@@ -32,14 +54,26 @@ pub(crate) struct ScanPlan {
 
 /// Cuts a scan so that packed queries and keys, and `state_bytes` per query, stay within the limit: half of it for the
 /// queries, half for the keys. `read_bytes` is what a key costs while its source holds it.
-pub(crate) fn scan(shape: Shape, limits: Limits, state_bytes: usize, read_bytes: usize) -> ScanPlan {
+pub(crate) fn scan(
+    shape: Shape,
+    limits: Limits,
+    arithmetic: Arithmetic,
+    state_bytes: usize,
+    read_bytes: usize,
+) -> ScanPlan {
     let half = usize::try_from(limits.memory_bytes.min(MOST_BYTES) / 2).unwrap_or(usize::MAX);
-    let packed_bytes = shape.dim.saturating_mul(4).max(1);
-    let query_bytes = packed_bytes.saturating_add(state_bytes);
+    let f32_bytes = shape.dim.saturating_mul(4).max(1);
+    // In bytes queries are held in f32 too.
+    let (packed_bytes, query_bytes) = match arithmetic {
+        Arithmetic::F32 => (f32_bytes, f32_bytes),
+        Arithmetic::Bytes => (shape.dim.next_multiple_of(4), f32_bytes.saturating_add(f32_bytes / 4 + 256)),
+    };
+    let query_bytes = query_bytes.saturating_add(state_bytes);
     let key_bytes = packed_bytes.saturating_add(read_bytes).saturating_add(KEY_EXTRA_BYTES);
     let cached_keys = KEY_CHUNK_BYTES / packed_bytes;
     let key_rows = (half / key_bytes).min(cached_keys.clamp(16 * PANEL, 1 << 16));
     ScanPlan {
+        arithmetic,
         query_rows: down_to(half / query_bytes, STRIP).min(shape.queries.max(1).next_multiple_of(STRIP)),
         key_rows: down_to(key_rows, PANEL),
         group_panels: (KEY_GROUP_BYTES / packed_bytes.saturating_mul(PANEL)).clamp(1, 32),
@@ -81,18 +115,19 @@ mod tests {
 
     #[test]
     fn without_a_limit_all_queries_are_held() {
-        let plan = scan(SHAPE, Limits::default(), 1000, 0);
-        assert_eq!(plan, ScanPlan { query_rows: 1008, key_rows: 8192, group_panels: 16 });
+        let plan = scan(SHAPE, Limits::default(), Arithmetic::F32, 1000, 0);
+        let arithmetic = Arithmetic::F32;
+        assert_eq!(plan, ScanPlan { arithmetic, query_rows: 1008, key_rows: 8192, group_panels: 16 });
     }
 
     #[test]
     fn a_limit_makes_chunks_and_never_none() {
-        let plan = scan(SHAPE, Limits::default().memory_bytes(2 << 20), 1000, 768);
+        let plan = scan(SHAPE, Limits::default().memory_bytes(2 << 20), Arithmetic::F32, 1000, 768);
         assert!(plan.query_rows * (384 * 4 + 1000) <= 1 << 20);
         assert!(plan.key_rows * (384 * 4 + 768) <= 1 << 20);
-        let least = scan(SHAPE, Limits::default().memory_bytes(0), usize::MAX, usize::MAX);
+        let least = scan(SHAPE, Limits::default().memory_bytes(0), Arithmetic::F32, usize::MAX, usize::MAX);
         assert_eq!((least.query_rows, least.key_rows), (STRIP, PANEL));
-        let wide = scan(Shape { queries: 1, keys: 1, dim: usize::MAX }, Limits::default(), 0, 0);
+        let wide = scan(Shape { queries: 1, keys: 1, dim: usize::MAX }, Limits::default(), Arithmetic::F32, 0, 0);
         assert_eq!((wide.query_rows, wide.key_rows, wide.group_panels), (STRIP, PANEL, 1));
     }
 

@@ -188,6 +188,23 @@ pub struct InfoNce {
 }
 
 impl InfoNce {
+    /// The largest norm of a row under the dot product, 2⁵⁶: scores stay below 2¹¹², so that no f32 sum over a tile of
+    /// them, and none over their gradients times rows, overflows.
+    pub(crate) const LARGEST_DOT_NORM: f64 = (1_u64 << 56) as f64;
+
+    /// Refuses a row that is too long for the metric. `matrix` is its name in errors; `norm` the norm of a finite row,
+    /// as given.
+    pub(crate) fn check_norm(&self, matrix: &str, row: usize, norm: f64) -> Result<()> {
+        if self.metric == Metric::Cosine || norm <= InfoNce::LARGEST_DOT_NORM {
+            return Ok(());
+        }
+        let reason = format!(
+            "{matrix}, row {row} has norm {norm:e}, above 2^56: dot products of such rows cannot be told apart by a \
+             softmax; mend the row, scale the rows down or compare them by cosine"
+        );
+        Err(Error::spec("metric", reason))
+    }
+
     /// The plain loss: cosine, queries against keys, key `i` the positive of query `i`.
     pub fn new(temperature: f32) -> Self {
         InfoNce {

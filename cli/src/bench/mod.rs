@@ -35,7 +35,8 @@ struct Report {
     k: Option<usize>,
     dtype: &'static str,
     device: String,
-    threads: usize,
+    /// `null` where the processor does not compute.
+    threads: Option<usize>,
     runs: usize,
     /// The median.
     seconds: f64,
@@ -44,27 +45,29 @@ struct Report {
     /// What counts as an operation's work.
     flops: &'static str,
     gflops: f64,
-    peak_gflops: f64,
-    peak_unit: &'static str,
+    /// The processor's; `null` where it does not compute, as what follows.
+    peak_gflops: Option<f64>,
+    peak_unit: Option<&'static str>,
     /// `gflops / peak_gflops`.
-    ratio: f64,
+    ratio: Option<f64>,
 }
 
 /// Measures an operation.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let BenchArgs { op, rows: queries, keys, dim, k, .. } = *args;
     let device = args.device.open_within_memory()?;
-    let threads = threads(usize::from(args.device.threads));
-    let before = peak::measure(threads);
+    let name = device.info().name;
+    let threads = (name == "cpu").then(|| threads(usize::from(args.device.threads)));
+    let before = threads.map(peak::measure);
     let inputs = (rows::normal(1, queries, dim, args.dtype.into())?, rows::normal(2, keys, dim, args.dtype.into())?);
     let mut seconds = measure(|| call(&device, op, k, &inputs))?;
-    let after = peak::measure(threads);
+    let after = threads.map(peak::measure);
     seconds.sort_by(f64::total_cmp);
     let median = median(&seconds);
     let (flops, factor) = work(op);
     let gflops = factor * queries as f64 * keys as f64 * dim as f64 / median / 1e9;
     // Clocks move; the higher of the two is the one that was possible.
-    let peak_gflops = before.gflops.max(after.gflops);
+    let peak_gflops = before.as_ref().zip(after).map(|(before, after)| before.gflops.max(after.gflops));
     let report = Report {
         op: op.name(),
         rows: queries,
@@ -72,7 +75,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         dim,
         k: (op == Operation::TopK).then_some(k),
         dtype: inputs.0.dtype().name(),
-        device: device.info().name,
+        device: name,
         threads,
         runs: seconds.len(),
         seconds: median,
@@ -81,8 +84,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         flops,
         gflops,
         peak_gflops,
-        peak_unit: before.unit,
-        ratio: gflops / peak_gflops,
+        peak_unit: before.map(|peak| peak.unit),
+        ratio: peak_gflops.map(|peak| gflops / peak),
     };
     match args.json {
         true => report::json(&report),
@@ -142,18 +145,19 @@ fn median(sorted: &[f64]) -> f64 {
 fn in_words(report: &Report) {
     let Report { op, rows, keys, dim, dtype, device, threads, runs, .. } = report;
     let k = report.k.map_or_else(String::new, |k| format!(", k {k}"));
+    let threads =
+        threads.map_or_else(String::new, |count| format!(" with {}", report::counted(count as u64, "thread")));
     report::say(format_args!(
-        "{op}: {rows} × {keys} × {dim} of {dtype}{k}, on {device} with {}, median of {runs} runs",
-        report::counted(*threads as u64, "thread")
+        "{op}: {rows} × {keys} × {dim} of {dtype}{k}, on {device}{threads}, median of {runs} runs",
     ));
-    let rows = [
-        ("seconds", format!("{:.6}", report.seconds)),
-        ("GFLOP/s", format!("{:.1}", report.gflops)),
-        ("peak GFLOP/s", format!("{:.1}", report.peak_gflops)),
-        ("ratio", format!("{:.3}", report.ratio)),
-    ];
-    report::table(&["", "value"], rows.map(|(name, value)| vec![name.to_owned(), value]));
-    report::say(format_args!("peak of {}; work counted as {}", report.peak_unit, report.flops));
+    let mut rows = vec![("seconds", format!("{:.6}", report.seconds)), ("GFLOP/s", format!("{:.1}", report.gflops))];
+    if let (Some(peak), Some(ratio)) = (report.peak_gflops, report.ratio) {
+        rows.push(("peak GFLOP/s", format!("{peak:.1}")));
+        rows.push(("ratio", format!("{ratio:.3}")));
+    }
+    report::table(&["", "value"], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]));
+    let peak = report.peak_unit.map_or_else(String::new, |unit| format!("peak of {unit}; "));
+    report::say(format_args!("{peak}work counted as {}", report.flops));
 }
 
 #[cfg(test)]

@@ -114,4 +114,14 @@ impl Masked<'_> {
             scores[(position - first) as usize] = f32::NAN;
         }
     }
+
+    /// One bit for each of the 32 positions from `first` on that is masked.
+    pub(crate) fn bits(&self, first: u32) -> u32 {
+        let listed = &self.listed[self.listed.partition_point(|(position, _)| *position < first)..];
+        let group = &self.group[self.group.partition_point(|(_, position)| *position < first)..];
+        let positions = listed.iter().map(|(position, _)| *position);
+        let bits = positions.take_while(|position| position - first < 32).fold(0, |bits, at| bits | 1 << (at - first));
+        let members = group.iter().map(|(_, position)| *position);
+        members.take_while(|position| position - first < 32).fold(bits, |bits, at| bits | 1 << (at - first))
+    }
 }

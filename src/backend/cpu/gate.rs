@@ -25,6 +25,8 @@ struct Candidates {
     error: f64,
     /// Values below this one are not needed.
     threshold: f64,
+    /// How many are held before the threshold is looked at again.
+    most: usize,
 }
 
 impl Candidates {
@@ -34,11 +36,11 @@ impl Candidates {
             (_, Some(worst)) => worst - error,
             (_, None) => f64::NEG_INFINITY,
         };
-        Candidates { held: Vec::new(), wanted, error, threshold }
+        Candidates { held: Vec::new(), wanted, error, threshold, most: room_for(wanted) }
     }
 
     fn is_full(&self) -> bool {
-        self.held.len() >= 2 * self.wanted + 64
+        self.held.len() >= self.most
     }
 
     /// Raises the threshold to what the candidates prove, and drops those below it.
@@ -49,7 +51,13 @@ impl Candidates {
             self.threshold = self.threshold.max(kth - 2.0 * self.error);
         }
         self.held.retain(|(value, _)| *value >= self.threshold);
+        self.most = room_for(self.held.len());
     }
+}
+
+/// How many candidates are held beside those that stay: a few, so that the threshold is seldom far behind.
+fn room_for(held: usize) -> usize {
+    held + held / 4 + 16
 }
 
 /// The gate of one query over one chunk of keys.
@@ -129,8 +137,13 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// What `scores` are looked through for, beside the window.
-    pub(crate) fn filter(&self, scores: &[f32]) -> Filter {
+    /// Whether keys are drawn, so that [`Gate::filter`] has something to say.
+    pub(crate) fn draws(&self) -> bool {
+        !matches!(self.select, Select::Hardest)
+    }
+
+    /// What scores are looked through for, beside the window, where none is above `largest`.
+    pub(crate) fn filter(&self, largest: f32) -> Filter {
         let number = self.number;
         match self.select {
             Select::Hardest => Filter::Score,
@@ -139,7 +152,6 @@ impl<'a> Gate<'a> {
                 Filter::Draw { seed, query: number, words: (least, u32::MAX), hard: self.hard_score() }
             }
             Select::Softmax { seed, temperature } => {
-                let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let score = (f64::from(largest) + self.error) * self.unit;
                 let logit = f64::from(Select::logit(round_up(score), temperature)) + 1.0;
                 let gumbel = (self.drawn.threshold - logit) / 65_536.0;
@@ -217,14 +229,20 @@ impl<'a> Gate<'a> {
         let unit = self.unit;
         let ranked =
             self.rank_ties(&self.hardest, |a, b| b.score.total_cmp(&a.score), |hit| f64::from(hit.score) / unit);
-        self.hardest.held = ranked.unwrap_or_else(|| std::mem::take(&mut self.hardest.held));
+        if let Some(ranked) = ranked {
+            self.hardest.held = ranked;
+            self.hardest.most = room_for(self.hardest.held.len());
+        }
         self.set_window();
     }
 
     fn prune_drawn(&mut self) {
         self.drawn.prune();
         let ranked = self.rank_ties(&self.drawn, |a, b| b.draw.cmp(&a.draw), |hit| f64::from(hit.draw));
-        self.drawn.held = ranked.unwrap_or_else(|| std::mem::take(&mut self.drawn.held));
+        if let Some(ranked) = ranked {
+            self.drawn.held = ranked;
+            self.drawn.most = room_for(self.drawn.held.len());
+        }
         self.set_window();
     }
 

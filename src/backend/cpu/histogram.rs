@@ -13,7 +13,7 @@ use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
 use crate::error::{Result, try_vec};
 use crate::output::{Counts, SpecialRows};
-use crate::plan::{self, at_least_one_piece, pieces};
+use crate::plan::{self, Arithmetic, at_least_one_piece, pieces};
 use crate::spec::{Histogram, Shape};
 
 /// Counts below the first bin, in the bins, above the last, and of scores that are counted elsewhere.
@@ -37,7 +37,7 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
     let rows = queries.rows();
     let shape = Shape { queries: rows, keys: keys.rows(), dim: queries.dim() };
     let count_bytes = if spec.per_row { (spec.bins + 3) * size_of::<u64>() } else { 0 };
-    let plan = plan::scan(shape, cpu.limits(), count_bytes + 128, keys.read_bytes_per_row());
+    let plan = plan::scan(shape, cpu.limits(), Arithmetic::F32, count_bytes + 128, keys.read_bytes_per_row());
     let isa = cpu.isa();
     check_queries(isa, queries, spec.nonfinite, plan.query_rows)?;
     let exclusions = Exclusions { rules: &spec.exclude, positives: None, first_query: spec.first_query };
@@ -51,12 +51,13 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
     };
     let edges = spec.edges();
     for range in at_least_one_piece(rows, plan.query_rows) {
-        let block = QueryBlock::read(isa, queries, range.clone(), spec.nonfinite)?;
+        let block = QueryBlock::read(isa, queries, range.clone(), plan.arithmetic, spec.nonfinite)?;
         counts.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         counts.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         for chunk_range in pieces(keys.rows(), plan.key_rows) {
             let excluded = spec.exclude.keys.as_deref();
-            let chunk = KeyChunk::read(isa, keys, chunk_range, spec.metric, spec.nonfinite, excluded)?;
+            let (metric, nonfinite) = (spec.metric, spec.nonfinite);
+            let chunk = KeyChunk::read(isa, keys, chunk_range, plan.arithmetic, metric, nonfinite, excluded)?;
             if range.start == 0 {
                 counts.special.zero_keys += chunk.zero_rows;
                 counts.special.skipped_keys += chunk.skipped_rows;

@@ -2,6 +2,7 @@
 
 use super::gate::{Filter, Gate};
 use super::lanes::{Lanes, Task};
+use super::rows::KeyChunk;
 
 /// Looks through a row of scores and offers the gate those inside its window, and where keys are drawn, of those only
 /// the ones whose random word could win.
@@ -10,9 +11,7 @@ pub(crate) struct Look<'a, 'b> {
     /// Position of the first score.
     pub(crate) first: u32,
     pub(crate) scores: &'a [f32],
-    /// Row of each position within the chunk, and the chunk's first row.
-    pub(crate) kept: &'a [u32],
-    pub(crate) start: usize,
+    pub(crate) keys: &'a KeyChunk<'a>,
 }
 
 impl Task for Look<'_, '_> {
@@ -20,7 +19,8 @@ impl Task for Look<'_, '_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let mut filter = self.gate.filter(self.scores);
+        let largest = || self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut filter = self.gate.filter(largest());
         for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((self.first..).step_by(16)) {
             let (lo, hi) = self.gate.window;
             // SAFETY: a block is 16 values; the dispatch vouches for `L`.
@@ -31,7 +31,9 @@ impl Task for Look<'_, '_> {
             if let Filter::Draw { seed, query, words, hard } = filter {
                 // SAFETY: as above.
                 let needed = unsafe { L::within_16(block.as_ptr(), hard, f32::INFINITY) };
-                inside &= needed | self.lucky(first, seed, query, words);
+                // SAFETY: the dispatch vouches for `L`.
+                let lucky = unsafe { Lucky { keys: self.keys, first, seed, query, words }.run::<L>() };
+                inside &= needed | lucky;
             }
             while inside != 0 {
                 let lane = inside.trailing_zeros();
@@ -41,20 +43,30 @@ impl Task for Look<'_, '_> {
             if let Filter::Draw { .. } = filter
                 && self.gate.window.0 != lo
             {
-                filter = self.gate.filter(self.scores);
+                filter = self.gate.filter(largest());
             }
         }
     }
 }
 
-impl Look<'_, '_> {
-    /// One bit for each of 16 positions: whether the random word of its key lies within `words`.
+/// One bit for each of 16 positions: whether the random word of its key lies within `words`.
+pub(crate) struct Lucky<'a> {
+    pub(crate) keys: &'a KeyChunk<'a>,
+    pub(crate) first: u32,
+    pub(crate) seed: u64,
+    pub(crate) query: u64,
+    pub(crate) words: (u32, u32),
+}
+
+impl Task for Lucky<'_> {
+    type Output = u32;
+
     #[inline(always)]
-    fn lucky(&self, first: u32, seed: u64, query: u64, (least, most): (u32, u32)) -> u32 {
-        let key =
-            |lane: usize| self.kept.get(first as usize + lane).map_or(0, |row| self.start as u64 + u64::from(*row));
+    unsafe fn run<L: Lanes>(self) -> u32 {
+        let Lucky { keys: KeyChunk { kept, start, .. }, first, words: (least, most), .. } = self;
+        let key = |lane: usize| kept.get(first as usize + lane).map_or(0, |row| *start as u64 + u64::from(*row));
         let keys: [u64; 16] = std::array::from_fn(key);
-        let drawn = random_words(seed, query, &keys);
+        let drawn = random_words(self.seed, self.query, &keys);
         (0..16).fold(0, |bits, lane| bits | u32::from(least <= drawn[lane] && drawn[lane] <= most) << lane)
     }
 }

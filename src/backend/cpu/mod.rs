@@ -1,18 +1,25 @@
 //! The processor: blocked, vectorised, on all threads.
 
 mod canonical;
+mod codes;
 mod cosine;
 mod exclusions;
 mod gate;
 mod histogram;
+#[cfg(test)]
+mod hostile;
 mod info_nce;
 mod kernel;
 mod lanes;
 mod look;
+mod packed;
 mod pairs;
+mod refine;
 mod rejections;
 mod rows;
 mod scan;
+mod sieve;
+mod sift;
 mod storage;
 mod top_k;
 
@@ -95,7 +102,7 @@ impl Backend for Cpu {
     }
 
     fn upload(&self, rows: &dyn Rows) -> Result<Box<dyn Storage>> {
-        Ok(Box::new(storage::HostCopy::of(rows)?))
+        Ok(Box::new(self.install(|| storage::HostCopy::of(self.isa, rows))?))
     }
 
     fn cosine(&self, spec: &Cosine, pair: Pair, out: &mut [f32]) -> Result<()> {

@@ -7,7 +7,7 @@ use super::canonical::{Prepared, score};
 use crate::backend::Pair;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
-use crate::plan::{self, pieces};
+use crate::plan::{self, Arithmetic, pieces};
 use crate::spec::{Lists, Metric, NonFinite, Shape};
 
 /// One listed pair and the place of its score.
@@ -43,7 +43,7 @@ fn read_step(cpu: &Cpu, source: &dyn Rows) -> usize {
     let shape = Shape { queries: 0, keys: source.rows(), dim: source.dim() };
     match source.read_bytes_per_row() {
         0 => source.rows().max(1),
-        bytes => plan::scan(shape, cpu.limits(), 0, bytes).key_rows,
+        bytes => plan::scan(shape, cpu.limits(), Arithmetic::F32, 0, bytes).key_rows,
     }
 }
 

@@ -1,14 +1,19 @@
 //! Rows made ready for the mainloop: checked, normalised, packed side by side.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::canonical::{Prepared, RowScale, scales_of};
+use super::codes::{HIDDEN, KeyCodes, QueryCodes};
 use super::lanes::{Isa, PANEL, STRIP};
+use super::packed::Packed;
+use super::storage::{HostCopy, PackedRange};
 use crate::error::try_vec;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
+use crate::plan::Arithmetic;
 use crate::spec::{Bitset, Metric, NonFinite};
 
 /// Marks a key that is not packed.
@@ -82,8 +87,13 @@ impl Factor {
         Factor(2_f64.powi(half) as f32, rest as f32)
     }
 
+    /// The two steps, the first a power of two.
+    pub(crate) fn split(self) -> (f32, f64) {
+        (self.0, f64::from(self.1))
+    }
+
     #[inline(always)]
-    fn apply(self, value: f32) -> f32 {
+    pub(crate) fn apply(self, value: f32) -> f32 {
         value * self.0 * self.1
     }
 }
@@ -117,18 +127,29 @@ pub(crate) struct QueryBlock<'a> {
     /// The number of row 0 in the whole matrix.
     pub(crate) start: usize,
     pub(crate) scales: Vec<RowScale>,
-    /// Unit rows in strips of 12.
+    /// Unit rows in strips of 12, where the scan is in f32.
     pub(crate) strips: Vec<f32>,
+    /// Where it is in bytes.
+    pub(crate) codes: Option<QueryCodes>,
 }
 
 impl<'a> QueryBlock<'a> {
-    pub(crate) fn read(isa: Isa, queries: &'a dyn Rows, range: Range<usize>, nonfinite: NonFinite) -> Result<Self> {
+    pub(crate) fn read(
+        isa: Isa,
+        queries: &'a dyn Rows,
+        range: Range<usize>,
+        arithmetic: Arithmetic,
+        nonfinite: NonFinite,
+    ) -> Result<Self> {
         let matrix = queries.read(range.clone())?;
         let scales = scales(isa, &matrix);
         check_finite("queries", &scales, range.start, nonfinite)?;
         let rows: Vec<_> = (0..).zip(&scales).map(|(row, scale)| (row, Factor::unit(*scale, 1.0))).collect();
-        let strips = pack::<STRIP>(&matrix, &rows)?;
-        Ok(QueryBlock { matrix, start: range.start, scales, strips })
+        let (strips, codes) = match arithmetic {
+            Arithmetic::F32 => (pack::<STRIP>(&matrix, &rows)?, None),
+            Arithmetic::Bytes => (Vec::new(), Some(QueryCodes::pack(isa, &matrix, &rows)?)),
+        };
+        Ok(QueryBlock { matrix, start: range.start, scales, strips, codes })
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -141,13 +162,15 @@ pub(crate) struct KeyChunk<'a> {
     pub(crate) matrix: Matrix<'a>,
     /// The number of row 0 in the whole matrix.
     pub(crate) start: usize,
-    pub(crate) scales: Vec<RowScale>,
+    pub(crate) scales: Cow<'a, [RowScale]>,
     /// Row of each position.
-    pub(crate) kept: Vec<u32>,
+    pub(crate) kept: Cow<'a, [u32]>,
     /// Position of each row, or [`NOWHERE`].
-    pub(crate) position: Vec<u32>,
-    /// Rows in panels of 32: unit rows, or for the dot product rows divided by `largest_norm`.
+    pub(crate) position: Cow<'a, [u32]>,
+    /// Rows in panels of 32, where the scan is in f32: unit rows, or for the dot product rows divided by `largest_norm`.
     pub(crate) panels: Vec<f32>,
+    /// The same rows where the scan is in bytes.
+    pub(crate) codes: Option<KeyCodes<'a>>,
     /// The largest norm of a packed row.
     pub(crate) largest_norm: f64,
     pub(crate) zero_rows: usize,
@@ -161,43 +184,113 @@ impl<'a> KeyChunk<'a> {
         isa: Isa,
         keys: &'a dyn Rows,
         range: Range<usize>,
+        arithmetic: Arithmetic,
         metric: Metric,
         nonfinite: NonFinite,
         excluded: Option<&Bitset>,
     ) -> Result<Self> {
-        let matrix = keys.read(range.clone())?;
-        let scales = scales(isa, &matrix);
-        check_finite("keys", &scales, range.start, nonfinite)?;
-        let keep = |row: &u32| {
-            scales[*row as usize].finite && !excluded.is_some_and(|set| set.contains(range.start + *row as usize))
+        let stored = keys.on_device().and_then(|matrix| matrix.storage::<HostCopy>());
+        let excludes = |row: u32| excluded.is_some_and(|set| set.contains(range.start + row as usize));
+        let mut chunk = match (arithmetic, stored.and_then(|stored| stored.packed(range.clone()))) {
+            (Arithmetic::Bytes, Some(packed)) => KeyChunk::stored(keys, range.clone(), packed, excludes)?,
+            (Arithmetic::Bytes, None) => KeyChunk::in_bytes(isa, keys, range.clone(), excludes)?,
+            (Arithmetic::F32, packed) => {
+                let scales = packed.map(|packed| Cow::Borrowed(packed.scales));
+                KeyChunk::in_f32(isa, keys, range.clone(), scales, metric, excludes)?
+            }
         };
+        check_finite("keys", &chunk.scales, range.start, nonfinite)?;
+        if let (Metric::Dot, Some(codes)) = (metric, &mut chunk.codes) {
+            for (coded, row) in codes.coded.to_mut().iter_mut().zip(&*chunk.kept) {
+                *coded = coded.weighted(weight(metric, chunk.scales[*row as usize], chunk.largest_norm));
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// Keys as the device has them packed: no position is left out, those of excluded keys are hidden.
+    fn stored(
+        keys: &'a dyn Rows,
+        range: Range<usize>,
+        packed: PackedRange<'a>,
+        excludes: impl Fn(u32) -> bool,
+    ) -> Result<Self> {
+        let PackedRange { scales, coded, lines, identity } = packed;
+        let mut codes = KeyCodes { lines: Cow::Borrowed(lines), coded: Cow::Borrowed(coded) };
+        let excluded: Vec<u32> = identity.iter().copied().filter(|row| excludes(*row)).collect();
+        for row in &excluded {
+            codes.coded.to_mut()[*row as usize] = HIDDEN;
+        }
+        let mut chunk = KeyChunk::new(keys.read(range.clone())?, range.start, Cow::Borrowed(scales), excludes);
+        chunk.kept = Cow::Borrowed(identity);
+        chunk.position = Cow::Borrowed(identity);
+        chunk.codes = Some(codes);
+        Ok(chunk)
+    }
+
+    fn in_bytes(isa: Isa, keys: &'a dyn Rows, range: Range<usize>, excludes: impl Fn(u32) -> bool) -> Result<Self> {
+        let matrix = keys.read(range.clone())?;
+        let kept: Vec<u32> = (0..range.len() as u32).filter(|row| !excludes(*row)).collect();
+        let mut packed = Packed::empty(kept.len(), matrix.dim())?;
+        packed.fill(isa, &matrix, 0..kept.len().div_ceil(PANEL), |position| kept[position] as usize);
+        let scales = match kept.len() == range.len() {
+            true => packed.scales,
+            false => scales(isa, &matrix),
+        };
+        let codes = KeyCodes { lines: Cow::Owned(packed.lines), coded: Cow::Owned(packed.coded) };
+        let mut chunk = KeyChunk::new(matrix, range.start, Cow::Owned(scales), excludes);
+        chunk.place(kept)?;
+        chunk.codes = Some(codes);
+        Ok(chunk)
+    }
+
+    fn in_f32(
+        isa: Isa,
+        keys: &'a dyn Rows,
+        range: Range<usize>,
+        known: Option<Cow<'a, [RowScale]>>,
+        metric: Metric,
+        excludes: impl Fn(u32) -> bool,
+    ) -> Result<Self> {
+        let matrix = keys.read(range.clone())?;
+        let scales = known.unwrap_or_else(|| Cow::Owned(scales(isa, &matrix)));
+        let keep = |row: &u32| scales[*row as usize].finite && !excludes(*row);
         let kept: Vec<u32> = (0..scales.len() as u32).filter(keep).collect();
-        let mut position = try_vec(NOWHERE, scales.len(), "positions of keys")?;
+        let mut chunk = KeyChunk::new(matrix, range.start, scales, excludes);
+        let rows: Vec<_> = kept.iter().map(|row| (*row, chunk.factor_of_row(metric, *row))).collect();
+        chunk.place(kept)?;
+        chunk.panels = pack::<PANEL>(&chunk.matrix, &rows)?;
+        Ok(chunk)
+    }
+
+    /// A chunk with nothing packed.
+    fn new(matrix: Matrix<'a>, start: usize, scales: Cow<'a, [RowScale]>, excludes: impl Fn(u32) -> bool) -> Self {
+        let taken = |row: u32, scale: &RowScale| scale.finite && !excludes(row);
+        let norms = (0..).zip(&*scales).filter(|(row, scale)| taken(*row, scale)).map(|(_, scale)| scale.norm());
+        KeyChunk {
+            start,
+            largest_norm: norms.fold(0.0, f64::max),
+            excluded_rows: (0..).zip(&*scales).filter(|(row, scale)| scale.finite && excludes(*row)).count(),
+            zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
+            skipped_rows: scales.iter().filter(|scale| !scale.finite).count(),
+            matrix,
+            scales,
+            kept: Cow::Borrowed(&[]),
+            position: Cow::Borrowed(&[]),
+            panels: Vec::new(),
+            codes: None,
+        }
+    }
+
+    /// Says which row each position holds.
+    fn place(&mut self, kept: Vec<u32>) -> Result<()> {
+        let mut position = try_vec(NOWHERE, self.scales.len(), "positions of keys")?;
         for (index, row) in (0..).zip(&kept) {
             position[*row as usize] = index;
         }
-        let norms = kept.iter().map(|row| scales[*row as usize].norm());
-        let largest_norm = norms.fold(0.0, f64::max);
-        let weight = |scale: RowScale| match metric {
-            Metric::Cosine => 1.0,
-            Metric::Dot => scale.norm() / largest_norm,
-        };
-        let factor = |row: u32| Factor::unit(scales[row as usize], weight(scales[row as usize]));
-        let rows: Vec<_> = kept.iter().map(|row| (*row, factor(*row))).collect();
-        let panels = pack::<PANEL>(&matrix, &rows)?;
-        let skipped_rows = scales.iter().filter(|scale| !scale.finite).count();
-        Ok(KeyChunk {
-            start: range.start,
-            excluded_rows: scales.len() - kept.len() - skipped_rows,
-            zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
-            skipped_rows,
-            matrix,
-            scales,
-            kept,
-            position,
-            panels,
-            largest_norm,
-        })
+        self.kept = Cow::Owned(kept);
+        self.position = Cow::Owned(position);
+        Ok(())
     }
 
     /// Number of panels.
@@ -205,8 +298,26 @@ impl<'a> KeyChunk<'a> {
         self.kept.len().div_ceil(PANEL)
     }
 
+    /// What makes the key at a position the row that is packed in f32.
+    pub(crate) fn factor(&self, metric: Metric, position: u32) -> Factor {
+        self.factor_of_row(metric, self.kept[position as usize])
+    }
+
+    fn factor_of_row(&self, metric: Metric, row: u32) -> Factor {
+        let scale = self.scales[row as usize];
+        Factor::unit(scale, weight(metric, scale, self.largest_norm))
+    }
+
     /// The number of the key at a position, in the whole matrix.
     pub(crate) fn key(&self, position: u32) -> usize {
         self.start + self.kept[position as usize] as usize
+    }
+}
+
+/// The norm of a packed key.
+fn weight(metric: Metric, scale: RowScale, largest_norm: f64) -> f64 {
+    match metric {
+        Metric::Cosine => 1.0,
+        Metric::Dot => scale.norm() / largest_norm,
     }
 }

@@ -155,8 +155,10 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::canonical::score;
+    use super::super::hostile::adversarial;
     use super::*;
-    use crate::matrix::{Element, Matrix};
+    use crate::matrix::Matrix;
+    use crate::plan::Arithmetic;
     use crate::spec::NonFinite;
     use half::f16;
 
@@ -170,36 +172,10 @@ mod tests {
         }
     }
 
-    /// Rows that make rounding errors large: sums that stagnate behind one large element, equal elements (every rounding
-    /// goes the same way), alternating signs, elements of many magnitudes.
-    fn adversarial<T: Element>(rows: usize, dim: usize, seed: u32) -> Matrix<'static> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32
-        };
-        let mut data = Vec::new();
-        for row in 0..rows {
-            let constant = 1.0 + next();
-            for element in 0..dim {
-                let value = match row % 5 {
-                    0 if element % 64 == 0 => 1.0 + next(),
-                    0 => 0.0003 * constant,
-                    1 => constant,
-                    2 => constant * if element % 2 == 0 { 1.0 } else { -1.0 },
-                    3 => (next() - 0.5) * 2_f32.powi(-((element % 30) as i32)),
-                    _ => next() - 0.5,
-                };
-                data.push(T::from_f32(value));
-            }
-        }
-        Matrix::from_vec(data, rows, dim).unwrap()
-    }
-
     /// The largest distance of a scan's score to the canonical one, as a share of the bound.
     fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
-        let block = QueryBlock::read(isa, queries, 0..queries.rows(), NonFinite::Error).unwrap();
-        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), metric, NonFinite::Error, None).unwrap();
+        let block = QueryBlock::read(isa, queries, 0..queries.rows(), Arithmetic::F32, NonFinite::Error).unwrap();
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), Arithmetic::F32, metric, NonFinite::Error, None).unwrap();
         let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 2 };
         let exclude = crate::spec::Exclude::default();
         let exclusions = super::super::exclusions::Exclusions { rules: &exclude, positives: None, first_query: 0 };

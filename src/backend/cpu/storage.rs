@@ -1,7 +1,11 @@
-//! Rows that stay with the processor: a copy of them, row after row.
+//! Rows that stay with the processor: a copy of them, row after row, and beside it what the sieve wants of them as keys.
 
 use std::ops::Range;
 
+use super::canonical::RowScale;
+use super::codes::{Coded, Line, MOST_DIM, lines_of_panel};
+use super::lanes::{Isa, PANEL};
+use super::packed::Packed;
 use crate::device_matrix::Storage;
 use crate::error::{Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
@@ -10,18 +14,36 @@ use crate::matrix::{Dtype, Matrix, Rows};
 const READ_ROWS: usize = 4096;
 
 pub(crate) struct HostCopy {
+    isa: Isa,
     bytes: Vec<u8>,
     dtype: Dtype,
     rows: usize,
     dim: usize,
+    /// Nothing where rows are too long for codes, or too many for positions.
+    packed: Option<Packed>,
+    /// 0, 1, 2, …: the rows of positions, since no row is left out.
+    identity: Vec<u32>,
+}
+
+/// Some rows as they are packed.
+pub(crate) struct PackedRange<'a> {
+    pub(crate) scales: &'a [RowScale],
+    /// Up to a whole panel.
+    pub(crate) coded: &'a [Coded],
+    pub(crate) lines: &'a [Line],
+    pub(crate) identity: &'a [u32],
 }
 
 impl HostCopy {
-    pub(crate) fn of(rows: &dyn Rows) -> Result<Self> {
-        let row_bytes = rows.dim().saturating_mul(rows.dtype().bytes());
-        let bytes = try_vec(0, rows.rows().saturating_mul(row_bytes), "an uploaded matrix")?;
-        let mut copy = HostCopy { bytes, dtype: rows.dtype(), rows: rows.rows(), dim: rows.dim() };
-        for range in crate::plan::pieces(rows.rows(), READ_ROWS) {
+    pub(crate) fn of(isa: Isa, rows: &dyn Rows) -> Result<Self> {
+        let (count, dim) = (rows.rows(), rows.dim());
+        let bytes = try_vec(0, count.saturating_mul(dim.saturating_mul(rows.dtype().bytes())), "an uploaded matrix")?;
+        let fits = dim <= MOST_DIM && u32::try_from(count).is_ok();
+        let packed = if fits { Some(Packed::empty(count, dim)?) } else { None };
+        let mut identity = try_vec(0, if fits { count } else { 0 }, "an uploaded matrix")?;
+        (0..).zip(&mut identity).for_each(|(row, slot)| *slot = row);
+        let mut copy = HostCopy { isa, bytes, dtype: rows.dtype(), rows: count, dim, packed, identity };
+        for range in crate::plan::pieces(count, READ_ROWS) {
             copy.write(range.start, &rows.read(range)?)?;
         }
         Ok(copy)
@@ -30,11 +52,26 @@ impl HostCopy {
     fn row_bytes(&self) -> usize {
         self.dim * self.dtype.bytes()
     }
+
+    /// The rows of `range` as they are packed; nothing where it begins or ends within a panel.
+    pub(crate) fn packed(&self, range: Range<usize>) -> Option<PackedRange<'_>> {
+        let whole = |row: usize| row.is_multiple_of(PANEL) || row == self.rows;
+        let packed = self.packed.as_ref().filter(|_| whole(range.start) && whole(range.end))?;
+        let panels = range.start / PANEL..range.end.div_ceil(PANEL);
+        let lines = lines_of_panel(self.dim);
+        Some(PackedRange {
+            scales: &packed.scales[range.clone()],
+            coded: &packed.coded[panels.start * PANEL..panels.end * PANEL],
+            lines: &packed.lines[panels.start * lines..panels.end * lines],
+            identity: &self.identity[..range.len()],
+        })
+    }
 }
 
 impl Storage for HostCopy {
     fn memory_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        let packed = self.packed.as_ref().map_or(0, Packed::memory_bytes);
+        (self.bytes.len() + packed + size_of_val(&*self.identity)) as u64
     }
 
     fn read(&self, range: Range<usize>) -> Result<Matrix<'_>> {
@@ -45,6 +82,11 @@ impl Storage for HostCopy {
         let row_bytes = self.row_bytes();
         for (row, to) in self.bytes.chunks_exact_mut(row_bytes).skip(start).take(rows.rows()).enumerate() {
             to.copy_from_slice(rows.row_bytes(row));
+        }
+        if let Some(packed) = &mut self.packed {
+            let panels = start / PANEL..(start + rows.rows()).div_ceil(PANEL);
+            let all = Matrix::from_bytes(&self.bytes, self.dtype, self.rows, self.dim, row_bytes)?;
+            packed.fill(self.isa, &all, panels, |position| position);
         }
         Ok(())
     }

@@ -12,13 +12,14 @@ use super::pairs::score_pairs;
 use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
+use super::sieve::Sieve;
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer};
 use crate::backend::bounds::{Bounds, smallest_scores};
 use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
-use crate::plan::{self, ScanPlan, at_least_one_piece, pieces};
+use crate::plan::{self, Arithmetic, ScanPlan, at_least_one_piece, pieces};
 use crate::spec::{NonFinite, Shape, TopK};
 
 /// What one query has found so far.
@@ -40,10 +41,15 @@ struct Call<'a> {
 }
 
 pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
+    let shape = Shape { queries: pair.queries.rows(), keys: pair.keys.rows(), dim: pair.queries.dim() };
+    run(cpu, spec, pair, plan::arithmetic(shape, cpu.isa().has_byte_products(), spec.count_rejected))
+}
+
+fn run(cpu: &Cpu, spec: &TopK, pair: Pair, arithmetic: Arithmetic) -> Result<Neighbours> {
     let Pair { queries, keys } = pair;
     let (rows, slots) = (queries.rows(), spec.k);
     let wanted = Wanted::of(spec, keys.rows());
-    let plan = make_plan(cpu, pair, wanted);
+    let plan = make_plan(cpu, pair, wanted, arithmetic);
     check_queries(cpu.isa(), queries, spec.nonfinite, plan.query_rows)?;
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, &positives, pair)?;
@@ -76,7 +82,7 @@ pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     Ok(found)
 }
 
-fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
+fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, arithmetic: Arithmetic) -> ScanPlan {
     let Pair { queries, keys } = pair;
     let shape = Shape { queries: queries.rows(), keys: keys.rows(), dim: queries.dim() };
     // Candidates of a gate (twice what is wanted, 16 bytes each), hits, and the block's bookkeeping.
@@ -84,20 +90,21 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted) -> ScanPlan {
     let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
     let state_bytes =
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
-    plan::scan(shape, cpu.limits(), state_bytes, keys.read_bytes_per_row())
+    plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row())
 }
 
 impl Call<'_> {
     /// Answers the queries of one block.
     fn block(&self, queries: &dyn Rows, keys: &dyn Rows, range: Range<usize>, out: &mut Neighbours) -> Result<()> {
         let isa = self.cpu.isa();
-        let block = QueryBlock::read(isa, queries, range.clone(), self.spec.nonfinite)?;
+        let block = QueryBlock::read(isa, queries, range.clone(), self.plan.arithmetic, self.spec.nonfinite)?;
         out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
             let excluded = self.spec.exclude.keys.as_deref();
-            let chunk = KeyChunk::read(isa, keys, chunk_range, self.spec.metric, self.spec.nonfinite, excluded)?;
+            let (metric, nonfinite) = (self.spec.metric, self.spec.nonfinite);
+            let chunk = KeyChunk::read(isa, keys, chunk_range, self.plan.arithmetic, metric, nonfinite, excluded)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
                 out.special.skipped_keys += chunk.skipped_rows;
@@ -170,7 +177,10 @@ impl Call<'_> {
         });
         let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
-            scan.run(rows, panels, masked, &mut epilogue);
+            match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates) {
+                Some(sieve) => sieve.run(panels),
+                None => scan.run(rows, panels, masked, &mut epilogue),
+            }
         }
         let counters = epilogue.counters.unwrap_or_default();
         let mut rejected = counters.into_iter().map(Rejections::finish);
@@ -207,10 +217,67 @@ struct TopKEpilogue<'a> {
 impl Epilogue for TopKEpilogue<'_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
         let gate = &mut self.gates[row - self.first_row];
-        let kept = &self.scan.keys.kept;
-        self.scan.isa.dispatch(Look { gate, first, scores, kept, start: self.scan.keys.start });
+        self.scan.isa.dispatch(Look { gate, first, scores, keys: self.scan.keys });
         if let Some(counters) = &mut self.counters {
             counters[row - self.first_row].eat(first, scores);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hostile::adversarial;
+    use super::super::lanes::Isa;
+    use super::*;
+    use crate::matrix::Matrix;
+    use crate::plan::Limits;
+    use crate::spec::{Bitset, Metric, Positives, Select};
+
+    /// All bits of an answer.
+    fn bits(found: &Neighbours) -> (Vec<i64>, Vec<u32>, Vec<usize>) {
+        (found.indices.clone(), found.scores.iter().map(|score| score.to_bits()).collect(), found.counts.clone())
+    }
+
+    fn on(isa: Isa, threads: usize) -> Cpu {
+        let limits = Limits::default().threads(threads).memory_bytes(1 << 22);
+        Cpu { isa, ..Cpu::new(limits) }
+    }
+
+    /// Every set, in bytes and in f32, packed in the call or before it, finds the same to the bit.
+    #[test]
+    fn every_arithmetic_finds_the_same() {
+        let softmax = Select::Softmax { temperature: 0.1, seed: 3 };
+        let groups = |rows: usize| (0..rows).map(|row| row as i64 % 7).collect::<Vec<_>>();
+        for dim in [5, 96, 390] {
+            let (queries, keys) = (adversarial::<f32>(50, dim, 5), adversarial::<f32>(400, dim, 6));
+            let every_third = Bitset::from_items(400, (0..400).step_by(3)).unwrap();
+            let specs = [
+                TopK::new(7),
+                TopK::new(7).metric(Metric::Dot),
+                TopK::new(9).positives(Positives::Aligned).ratio(0.95).exclude_groups(groups(50), groups(400)),
+                TopK::new(5).band(-0.1, 0.4).skip(3).exclude_keys(every_third),
+                TopK::new(4).select(softmax),
+                TopK::new(4).select(softmax).skip(2).band(-1.0, 0.5),
+                TopK::new(6).select(Select::Uniform { seed: 1 }).band(0.0, 0.6).metric(Metric::Dot),
+                TopK::new(400),
+            ];
+            for spec in specs {
+                let expected =
+                    run(&on(Isa::available()[0], 1), &spec, Pair { queries: &queries, keys: &keys }, Arithmetic::F32);
+                let expected = bits(&expected.unwrap());
+                for isa in Isa::available() {
+                    let cpu = on(isa, 2);
+                    let stored = cpu.install(|| super::super::storage::HostCopy::of(isa, &keys)).unwrap();
+                    let stored = crate::DeviceMatrix::new(400, dim, Matrix::dtype(&keys), Box::new(stored));
+                    for keys in [&keys as &dyn Rows, &stored] {
+                        for arithmetic in [Arithmetic::F32, Arithmetic::Bytes] {
+                            let pair = Pair { queries: &queries, keys };
+                            let found = cpu.install(|| run(&cpu, &spec, pair, arithmetic)).unwrap();
+                            assert!(bits(&found) == expected, "{} {arithmetic:?} dim {dim} {spec:?}", isa.name());
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -122,6 +122,14 @@ pub(crate) fn driver() -> Result<c_int> {
     }
 }
 
+/// Whether the driver has a function that only a test calls.
+#[cfg(test)]
+pub(crate) fn driver_has(function: &str) -> bool {
+    // SAFETY: NVIDIA's driver may be opened at any time; only the presence of the symbol is asked for.
+    open_first(DRIVER_NAMES.iter().map(PathBuf::from))
+        .is_ok_and(|driver| unsafe { driver.get::<*const c_void>(function.as_bytes()) }.is_ok())
+}
+
 /// A version as NVIDIA writes it in one number, 12080, in words: 12.8.
 pub(crate) fn dotted(version: c_int) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 use super::gpu::rows::{Call, Stored};
+use super::gpu::source::Language;
 use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
@@ -100,6 +101,29 @@ impl Cuda {
         self.calls.lane.as_ref()
     }
 
+    /// The loss and its gradients, submitted to the caller's stream: nothing is waited for. The addresses are those of
+    /// `rows × dim` f32 elements for queries, keys and extra keys, and of two numbers.
+    pub(crate) fn info_nce_into(&self, spec: &InfoNce, batch: Batch, gradients: &[u64], numbers: u64) -> Result<()> {
+        has_info_nce()?;
+        if self.calls.lane.is_none() {
+            return Err(unsupported("gradients left on the card without a stream; open the device by `cuda::open`"));
+        }
+        if spec.guard.duplicates {
+            return Err(unsupported("the guard against duplicates without waiting: it reads the rows on the host"));
+        }
+        let queue = self.calls.queue(Waits::No, self.calls.limits)?;
+        let lane = queue.lane();
+        let sides = [Some(batch.queries), Some(batch.keys), batch.negatives];
+        let bytes = |rows: &dyn Rows| (rows.rows() * rows.dim() * 4) as u64;
+        let buffers: Vec<Buffer> = sides
+            .into_iter()
+            .flatten()
+            .zip(gradients)
+            .map(|(rows, address)| Buffer::foreign(lane, *address, bytes(rows)))
+            .collect();
+        gpu::info_nce::info_nce_on_device(&queue, spec, batch, &buffers, &Buffer::foreign(lane, numbers, 8))
+    }
+
     /// Memory of someone else's on this card, `rows` rows of `dim` elements with `stride` from one to the next.
     pub(crate) fn adopt(
         &self,
@@ -119,11 +143,18 @@ impl Cuda {
     fn queue(&self) -> Result<CudaQueue> {
         self.calls.queue(Waits::Yes, self.calls.limits)
     }
+}
 
-    fn unsupported<T>(&self, what: &str) -> Result<T> {
-        let what = format!("`{what}` has no CUDA kernels yet; use the cpu device");
-        Err(Error::Unsupported { device: "cuda".to_owned(), what })
+/// An error as long as the loss has shaders only.
+fn has_info_nce() -> Result<()> {
+    match Language::Cuda.has("info_nce_tile") {
+        true => Ok(()),
+        false => Err(unsupported("`info_nce`, which has no CUDA kernels yet; use the cpu device")),
     }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::Unsupported { device: "cuda".to_owned(), what: what.to_owned() }
 }
 
 /// Whether this card scores the fixed vectors canonically.
@@ -218,7 +249,8 @@ impl Backend for Cuda {
         self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
     }
 
-    fn info_nce(&self, _spec: &InfoNce, _batch: Batch, _gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        self.unsupported("info_nce")
+    fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
+        has_info_nce()?;
+        self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }

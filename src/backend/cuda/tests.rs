@@ -136,3 +136,89 @@ fn a_card_that_is_not_there_is_named() {
         }
     }
 }
+
+/// All scores of some rows against others, as `device` gives them.
+fn scores(device: &crate::Device, queries: &dyn Rows, keys: &dyn Rows) -> Result<Vec<u32>> {
+    let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
+    let scores = device.score_pairs(Metric::Cosine, NonFinite::Error, &pairs, queries, keys)?;
+    Ok(scores.into_iter().map(f32::to_bits).collect())
+}
+
+#[test]
+fn rows_of_the_callers_are_read_in_place_on_the_callers_stream() -> Result<()> {
+    const DIM: usize = 20;
+    if open().is_none() {
+        return Ok(());
+    }
+    let words = |error: cudarc::driver::DriverError| super::fault::fault(error, "preparing the test");
+    let stream = Cuda::context(0)?.new_stream().map_err(words)?;
+    let device = crate::cuda::open(&stream, Limits::default())?;
+    let data: Vec<f32> = (0..12 * DIM).map(|index| ((index * 7919 % 1013) as f32 - 500.0) / 37.0).collect();
+    let slice = stream.clone_htod(&data).map_err(words)?;
+    let host = crate::Matrix::view(&data, 12, DIM)?;
+    let expected = scores(&crate::Device::cpu(), &host, &host)?;
+
+    let view = crate::cuda::view(&device, &slice, 12, DIM)?;
+    assert_eq!(scores(&device, &view, &view)?, expected);
+    assert_eq!(scores(&crate::Device::cpu(), &view, &host)?, expected, "brought to the host");
+    drop(view);
+
+    // Every second row, from row 1 on.
+    let (address, _guard) = cudarc::driver::DevicePtr::device_ptr(&slice, &stream);
+    // SAFETY: the rows lie within the slice, which outlives the matrix and is not written.
+    let odd = unsafe { crate::cuda::matrix(&device, address + 4 * DIM as u64, Dtype::F32, 6, DIM, 2 * DIM) }?;
+    let host_odd = crate::Matrix::strided(&data[DIM..], 6, DIM, 2 * DIM)?;
+    assert_eq!(scores(&device, &odd, &host)?, scores(&crate::Device::cpu(), &host_odd, &host)?);
+    Ok(())
+}
+
+#[test]
+fn memory_that_does_not_fit_is_refused() -> Result<()> {
+    let Some(_) = open() else { return Ok(()) };
+    let device = crate::Device::open("cuda", Limits::default())?;
+    // SAFETY: each is refused before the address is used.
+    let refused = |address, dim, stride| unsafe { crate::cuda::matrix(&device, address, Dtype::F16, 4, dim, stride) };
+    for (address, dim, stride) in [(4098, 8, 8), (4096, 0, 8), (4096, 8, 7), (4096, 8, usize::MAX)] {
+        assert!(matches!(refused(address, dim, stride), Err(Error::Shape { .. })), "{address} {dim} {stride}");
+    }
+    // SAFETY: as above: the processor has no such memory.
+    let on_cpu = unsafe { crate::cuda::matrix(&crate::Device::cpu(), 4096, Dtype::F16, 4, 8, 8) };
+    assert!(matches!(on_cpu, Err(Error::Unsupported { .. })));
+    Ok(())
+}
+
+/// Runs where the driver can capture: the one that stands in for it on the processor cannot.
+#[test]
+fn a_captured_call_runs_again_on_what_is_there_then() -> Result<()> {
+    if open().is_none() || !library::driver_has("cuStreamBeginCapture_v2") {
+        return Ok(());
+    }
+    use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+    let words = |error: cudarc::driver::DriverError| super::fault::fault(error, "capturing");
+    let stream = Cuda::context(0)?.new_stream().map_err(words)?;
+    let cuda = Cuda::over(Arc::clone(&stream), Limits::default())?;
+    let queue = cuda.queue()?;
+    let (a, b, c) = (queue.allocate(400, "a")?, queue.allocate(400, "b")?, queue.allocate(400, "c")?);
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).map_err(words)?;
+    let captured = cuda.queue()?;
+    assert!(!captured.may_wait());
+    // The second word comes from the host at each run; `between` is the graph's own memory.
+    captured.write(&a, 4, bytemuck::cast_slice(&[1000_u32]))?;
+    let between = captured.allocate(400, "between")?;
+    multiply(&captured, 2, &a, &between)?;
+    multiply(&captured, 3, &between, &b)?;
+    assert!(matches!(captured.read(&b, 0, &mut [0; 4]), Err(Error::Unsupported { .. })));
+    drop(between);
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = stream.end_capture(flags).map_err(words)?.expect("steps were captured");
+    for run in 0..3_u32 {
+        queue.write(&a, 0, bytemuck::cast_slice(&[run; 100]))?;
+        graph.launch().map_err(words)?;
+        // Memory that is handed out now must not be the graph's.
+        queue.copy(whole(&b), whole(&c))?;
+        let mut expected = [(run * 2 + 1) * 3 + 1; 100];
+        expected[1] = 2001 * 3 + 1;
+        assert_eq!(super::tests::words(&queue, &c)?, expected, "run {run}");
+    }
+    Ok(())
+}

@@ -27,6 +27,9 @@ pub(crate) struct Context {
     /// What calls that are done left for the next ones.
     idle: Mutex<Vec<Session>>,
     durations: Mutex<Durations>,
+    /// How many buffers may be made before one cannot be had; for tests.
+    #[cfg(test)]
+    pub(crate) buffers_left: std::sync::atomic::AtomicI64,
 }
 
 impl Context {
@@ -54,6 +57,8 @@ impl Context {
             pipelines: Mutex::default(),
             idle: Mutex::default(),
             durations: Mutex::default(),
+            #[cfg(test)]
+            buffers_left: i64::MAX.into(),
         }
     }
 
@@ -141,6 +146,10 @@ impl Context {
     pub(crate) fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
         let out_of_memory = || Error::OutOfMemory { bytes, what: what.to_owned() };
         self.check()?;
+        #[cfg(test)]
+        if self.buffers_left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
+            return Err(out_of_memory());
+        }
         if bytes > self.device.limits().max_buffer_size {
             return Err(out_of_memory());
         }
@@ -186,7 +195,6 @@ impl Context {
     }
 
     /// How long the launches of this device took.
-    #[cfg(test)]
     pub(crate) fn durations(&self) -> Durations {
         *self.durations.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,19 @@
 //! Devices and buffers of somebody else's.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::memory::Buffer;
+use super::queue::WgpuQueue;
 use super::{Calls, Wgpu, adapter};
 use crate::backend::gpu::rows::Stored;
+use crate::backend::gpu::{self, Output, Slice};
+use crate::backend::{Batch, Pair};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
+use crate::output::Loss;
 use crate::plan::Limits;
-use crate::spec::MAX_DIM;
+use crate::spec::{Cosine, InfoNce, MAX_DIM};
 use crate::wgpu::Layout;
 
 impl Wgpu {
@@ -23,6 +29,12 @@ impl Wgpu {
         (&self.calls.context.device, &self.calls.context.queue)
     }
 
+    /// What all launches took by the device's clock, where it has one.
+    pub(crate) fn busy(&self) -> Option<Duration> {
+        let clock = self.calls.context.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        clock.then(|| Duration::from_nanos(self.calls.context.durations().total_nanoseconds as u64))
+    }
+
     /// Rows in a buffer that somebody made.
     pub(crate) fn adopt_rows(&self, buffer: &wgpu::Buffer, layout: Layout) -> Result<Box<dyn Storage>> {
         usage(buffer, wgpu::BufferUsages::STORAGE)?;
@@ -36,8 +48,47 @@ impl Wgpu {
     }
 }
 
+/// Memory of somebody else's that results are written to.
+pub(crate) struct Target {
+    buffer: Buffer,
+    bytes: u64,
+}
+
+impl Target {
+    /// `len` elements of f32 from a byte of a buffer on.
+    pub(crate) fn new(name: &'static str, buffer: &wgpu::Buffer, offset_bytes: u64, len: usize) -> Result<Self> {
+        usage(buffer, wgpu::BufferUsages::COPY_DST)?;
+        if offset_bytes % 4 != 0 {
+            return Err(Error::shape(name, format!("offset {offset_bytes} is no multiple of 4 bytes")));
+        }
+        let bytes = (len as u64).saturating_mul(4);
+        if offset_bytes.checked_add(bytes).is_none_or(|end| end > buffer.size()) {
+            let reason = format!("{bytes} bytes from byte {offset_bytes} on of a buffer of {} bytes", buffer.size());
+            return Err(Error::shape(name, reason));
+        }
+        Ok(Target { buffer: Buffer::foreign(buffer.clone(), offset_bytes), bytes })
+    }
+
+    fn output(&self) -> Output<'_, WgpuQueue> {
+        Output::Device(Slice { buffer: &self.buffer, offset_bytes: 0, bytes: self.bytes })
+    }
+}
+
+impl Wgpu {
+    /// Writes all scores to memory of somebody else's.
+    pub(crate) fn cosine_into(&self, spec: &Cosine, pair: Pair, out: Target) -> Result<()> {
+        self.calls.run(|queue| gpu::cosine::cosine(queue, spec, pair, &mut out.output()))
+    }
+
+    /// Writes gradients to memory of somebody else's; gives the loss and its derivative with respect to the temperature.
+    pub(crate) fn info_nce_into(&self, spec: &InfoNce, batch: Batch, out: [Option<Target>; 3]) -> Result<(Loss, f32)> {
+        let mut outputs = out.each_ref().map(|out| out.as_ref().map_or_else(|| Output::Host(&mut []), Target::output));
+        self.calls.run(|queue| gpu::info_nce::info_nce_into(queue, spec, batch, &mut outputs))
+    }
+}
+
 /// An error where a buffer's usage lacks one that is needed.
-pub(super) fn usage(buffer: &wgpu::Buffer, needed: wgpu::BufferUsages) -> Result<()> {
+fn usage(buffer: &wgpu::Buffer, needed: wgpu::BufferUsages) -> Result<()> {
     match buffer.usage().contains(needed) {
         true => Ok(()),
         false => Err(Error::spec("buffer", format!("its usage is {:?} and {needed:?} is needed", buffer.usage()))),

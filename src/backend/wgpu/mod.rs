@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 pub(crate) use adapter::Software;
 use context::Context;
+pub(crate) use foreign::Target;
 use queue::{Session, WgpuQueue};
 
 use super::gpu::rows::{Call, Stored};
 use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
@@ -44,10 +45,6 @@ impl Wgpu {
         let calls = Calls { context: Arc::new(context), limits };
         let canonical = is_canonical(&calls)?;
         Ok(Wgpu { calls, canonical })
-    }
-
-    fn unsupported(&self, what: &str) -> Error {
-        Error::Unsupported { device: self.calls.context.name.clone(), what: what.to_owned() }
     }
 }
 

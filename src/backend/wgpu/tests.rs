@@ -1,7 +1,10 @@
 //! The queue by itself, on whatever adapter is there.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::backend::gpu::{Kernel, Launch, Slice};
+use crate::error::Error;
 
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {
@@ -199,6 +202,43 @@ fn many_threads_share_a_device() {
     // What was kept is what at most eight calls at once used.
     let kept = std::iter::from_fn(|| wgpu.calls.context.take_idle()).count();
     assert!((1..=8).contains(&kept), "{kept}");
+}
+
+/// Runs `work` with one buffer that cannot be had, each in turn: the answer is right or says so, and the next one is right.
+fn exhaust<T: PartialEq + std::fmt::Debug>(wgpu: &Wgpu, work: impl Fn() -> Result<T>) {
+    let left = &wgpu.calls.context.buffers_left;
+    let expected = work().unwrap();
+    let mut failures = 0;
+    for buffers in 0..200 {
+        // Nothing is kept from the calls before, so that every buffer is asked for.
+        while wgpu.calls.context.take_idle().is_some() {}
+        left.store(buffers, Ordering::Relaxed);
+        let answer = work();
+        let all_were_had = left.load(Ordering::Relaxed) >= 0;
+        left.store(i64::MAX, Ordering::Relaxed);
+        match answer {
+            Ok(answer) => assert_eq!(answer, expected),
+            Err(Error::OutOfMemory { .. }) => failures += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(work().unwrap(), expected, "after {buffers} buffers");
+        if all_were_had {
+            assert!(failures > 3, "{failures}");
+            return;
+        }
+    }
+    panic!("it asks for more than 200 buffers");
+}
+
+#[test]
+fn memory_short_at_any_place_is_an_error_and_the_device_stays() {
+    let Some(wgpu) = open() else { return };
+    let rows: Vec<f32> = (0..40 * 24).map(|place| ((place * 37 % 101) as f32 - 50.0) / 7.0).collect();
+    let rows = crate::Matrix::from_vec(rows, 40, 24).unwrap();
+    let pair = Pair { queries: &rows, keys: &rows };
+    let pairs = Lists::from_rows((0..40).map(|row| 0..row));
+    exhaust(&wgpu, || wgpu.score_pairs(Metric::Cosine, NonFinite::Error, &pairs, pair));
+    exhaust(&wgpu, || wgpu.upload(&rows).and_then(|stored| Ok(stored.read(3..9)?.row(2))));
 }
 
 /// A measurement, not a test: `cargo test --release --features wgpu --lib -- --ignored latency --nocapture`.

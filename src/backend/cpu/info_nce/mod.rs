@@ -45,8 +45,8 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     let in_batch = batch.keys.rows();
     let mut key_sources: Vec<(&'static str, &dyn Rows)> = vec![("keys", batch.keys)];
     key_sources.extend(batch.negatives.map(|negatives| ("negatives", negatives)));
-    let queries = Side::read(isa, spec.metric, spec.nonfinite, &[("queries", batch.queries)])?;
-    let keys = Side::read(isa, spec.metric, spec.nonfinite, &key_sources)?;
+    let queries = Side::read(isa, spec, &[("queries", batch.queries)])?;
+    let keys = Side::read(isa, spec, &key_sources)?;
     let terms = Terms::new(isa, spec, &queries, &keys, in_batch);
     let masks = Masks::new(spec, &queries, &keys, in_batch, &terms);
     let context = Context { isa, spec, queries: &queries, keys: &keys, terms: &terms, masks: &masks, in_batch };

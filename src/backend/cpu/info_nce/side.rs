@@ -8,11 +8,7 @@ use super::super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
-use crate::spec::{Metric, NonFinite};
-
-/// The largest norm of a row under the dot product, 2⁵⁶: scores stay below 2¹¹², so that no f32 sum over a tile of
-/// them, and none over their gradients times rows, overflows.
-const LARGEST_DOT_NORM: f64 = (1_u64 << 56) as f64;
+use crate::spec::{InfoNce, Metric, NonFinite};
 
 /// The queries, or all keys: in-batch keys first, extra keys behind them.
 pub(super) struct Side<'a> {
@@ -32,12 +28,8 @@ pub(super) struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// Reads matrices, each with its name in errors, one behind the other.
-    pub(super) fn read(
-        isa: Isa,
-        metric: Metric,
-        nonfinite: NonFinite,
-        sources: &[(&'static str, &'a dyn Rows)],
-    ) -> Result<Self> {
+    pub(super) fn read(isa: Isa, spec: &InfoNce, sources: &[(&'static str, &'a dyn Rows)]) -> Result<Self> {
+        let metric = spec.metric;
         let parts = sources.iter().map(|(_, rows)| rows.read(0..rows.rows())).collect::<Result<Vec<_>>>()?;
         let rows = parts.iter().map(Matrix::rows).sum();
         let dim = parts[0].dim();
@@ -58,12 +50,11 @@ impl<'a> Side<'a> {
                 },
             );
             let bad = scales[range.clone()].iter().position(|scale| !scale.finite);
-            if let (Some(row), NonFinite::Error) = (bad, nonfinite) {
+            if let (Some(row), NonFinite::Error) = (bad, spec.nonfinite) {
                 return Err(Error::NonFinite { matrix: name, row });
             }
-            let norms = scales[range.clone()].iter().map(|scale| if scale.finite { scale.norm() } else { 0.0 });
-            if let (Metric::Dot, Some((row, norm))) = (metric, norms.enumerate().find(|(_, n)| *n > LARGEST_DOT_NORM)) {
-                return Err(too_long(name, row, norm));
+            for (row, scale) in scales[range.clone()].iter().enumerate().filter(|(_, scale)| scale.finite) {
+                spec.check_norm(name, row, scale.norm())?;
             }
             first = range.end;
         }
@@ -219,12 +210,4 @@ fn scaled(metric: Metric, matrix: &Matrix, row: usize, prepared: &Prepared, unit
         }
         (Metric::Dot, true) => matrix.widen_row(row, unit),
     }
-}
-
-fn too_long(matrix: &str, row: usize, norm: f64) -> Error {
-    let reason = format!(
-        "{matrix}, row {row} has norm {norm:e}, above 2^56: dot products of such rows cannot be told apart by a softmax; \
-         mend the row, scale the rows down or compare them by cosine"
-    );
-    Error::spec("metric", reason)
 }

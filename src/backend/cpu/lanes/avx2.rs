@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use super::{Lanes, Task};
 
+/// `VNNI`: whether AVX-VNNI is there, the dot product of bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+pub(crate) struct Avx2<const VNNI: bool>;
 
 /// Whether the processor has all that [`run`] is compiled for.
 pub(super) fn is_available() -> bool {
@@ -21,11 +22,24 @@ pub(super) fn is_available() -> bool {
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller vouches for the features.
-    unsafe { task.run::<Avx2>() }
+    unsafe { task.run::<Avx2<false>>() }
+}
+
+/// Whether the processor has all that [`run_vnni`] is compiled for.
+pub(super) fn has_vnni() -> bool {
+    is_available() && is_x86_feature_detected!("avxvnni")
+}
+
+/// # Safety
+/// [`has_vnni`] must hold.
+#[target_feature(enable = "avxvnni,avx2,fma,bmi1,bmi2,popcnt")]
+pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller vouches for the features.
+    unsafe { task.run::<Avx2<true>>() }
 }
 
 // SAFETY of each block: the trait's callers vouch for the instruction set and for the memory behind pointers.
-impl Lanes for Avx2 {
+impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     const WIDTH: usize = 8;
     const TILE_ROWS: usize = 6;
     type Vector = __m256;
@@ -67,6 +81,18 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn at_least(a: __m256, b: __m256) -> u32 {
+        // SAFETY: see above.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) as u32 }
+    }
+
+    #[inline(always)]
     unsafe fn within_16(from: *const f32, lo: f32, hi: f32) -> u32 {
         // SAFETY: see above.
         unsafe {
@@ -78,5 +104,39 @@ impl Lanes for Avx2 {
             };
             inside(_mm256_loadu_ps(from)) | inside(_mm256_loadu_ps(from.add(8))) << 8
         }
+    }
+
+    type Words = __m256i;
+    /// Without VNNI pairs of products are summed in 16 bits: `2 · 255 · 63` fits.
+    const SIGNED_LEVELS: i32 = if VNNI { 127 } else { 63 };
+
+    #[inline(always)]
+    unsafe fn splat_word(value: i32) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(sum, unsigned, signed);
+            }
+            let pairs = _mm256_maddubs_epi16(unsigned, signed);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(words: __m256i) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(words) }
     }
 }

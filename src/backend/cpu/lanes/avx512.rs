@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use super::{Lanes, Task};
 
+/// `VNNI`: whether AVX-512 VNNI is there, the dot product of bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512<const VNNI: bool>;
 
 /// Whether the processor has all that [`run`] is compiled for.
 pub(super) fn is_available() -> bool {
@@ -21,11 +22,24 @@ pub(super) fn is_available() -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     // SAFETY: the caller vouches for the features.
-    unsafe { task.run::<Avx512>() }
+    unsafe { task.run::<Avx512<false>>() }
+}
+
+/// Whether the processor has all that [`run_vnni`] is compiled for.
+pub(super) fn has_vnni() -> bool {
+    is_available() && is_x86_feature_detected!("avx512vnni")
+}
+
+/// # Safety
+/// [`has_vnni`] must hold.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
+pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
+    // SAFETY: the caller vouches for the features.
+    unsafe { task.run::<Avx512<true>>() }
 }
 
 // SAFETY of each block: the trait's callers vouch for the instruction set and for the memory behind pointers.
-impl Lanes for Avx512 {
+impl<const VNNI: bool> Lanes for Avx512<VNNI> {
     const WIDTH: usize = 16;
     const TILE_ROWS: usize = 12;
     type Vector = __m512;
@@ -70,6 +84,18 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn at_least(a: __m512, b: __m512) -> u32 {
+        // SAFETY: see above.
+        unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
     unsafe fn within_16(from: *const f32, lo: f32, hi: f32) -> u32 {
         // SAFETY: see above.
         unsafe {
@@ -77,5 +103,39 @@ impl Lanes for Avx512 {
             let above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(values, _mm512_set1_ps(lo));
             u32::from(_mm512_mask_cmp_ps_mask::<_CMP_LE_OQ>(above, values, _mm512_set1_ps(hi)))
         }
+    }
+
+    type Words = __m512i;
+    /// Without VNNI pairs of products are summed in 16 bits: `2 · 255 · 63` fits.
+    const SIGNED_LEVELS: i32 = if VNNI { 127 } else { 63 };
+
+    #[inline(always)]
+    unsafe fn splat_word(value: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: __m512i, unsigned: __m512i, signed: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe {
+            if VNNI {
+                return _mm512_dpbusd_epi32(sum, unsigned, signed);
+            }
+            let pairs = _mm512_maddubs_epi16(unsigned, signed);
+            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(words: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(words) }
     }
 }

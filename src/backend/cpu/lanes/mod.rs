@@ -46,10 +46,37 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// # Safety
+    /// See the trait.
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// One bit for each value of `a`, whether it is at least that of `b`. NaN is not.
+    /// # Safety
+    /// See the trait.
+    unsafe fn at_least(a: Self::Vector, b: Self::Vector) -> u32;
     /// One bit for each of 16 values: whether it lies in `[lo, hi]`. NaN does not.
     /// # Safety
     /// See the trait; 16 values must be readable at `from`.
     unsafe fn within_16(from: *const f32, lo: f32, hi: f32) -> u32;
+
+    /// `WIDTH` integers of 32 bits, or four times as many bytes.
+    type Words: Copy;
+    /// The largest magnitude of a byte on the signed side of [`Lanes::dot_bytes`].
+    const SIGNED_LEVELS: i32;
+    /// # Safety
+    /// See the trait.
+    unsafe fn splat_word(value: i32) -> Self::Words;
+    /// # Safety
+    /// See the trait; `4 · WIDTH` bytes must be readable at `from`.
+    unsafe fn load_bytes(from: *const u8) -> Self::Words;
+    /// Adds to each word the dot product of its four bytes of `unsigned` with its four of `signed`, exactly modulo 2³²
+    /// where no signed byte is larger than [`Lanes::SIGNED_LEVELS`].
+    /// # Safety
+    /// See the trait.
+    unsafe fn dot_bytes(sum: Self::Words, unsigned: Self::Words, signed: Self::Words) -> Self::Words;
+    /// Signed words as f32, rounded to the nearest.
+    /// # Safety
+    /// See the trait.
+    unsafe fn to_f32(words: Self::Words) -> Self::Vector;
 }
 
 /// Work that is generic over the instruction set. `run` and all it calls in inner loops must be `#[inline(always)]`, so
@@ -71,7 +98,11 @@ enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -83,8 +114,14 @@ impl Isa {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            if avx512::has_vnni() {
+                sets.push(Isa(Kind::Avx512Vnni));
+            }
             if avx512::is_available() {
                 sets.push(Isa(Kind::Avx512));
+            }
+            if avx2::has_vnni() {
+                sets.push(Isa(Kind::AvxVnni));
             }
             if avx2::is_available() {
                 sets.push(Isa(Kind::Avx2));
@@ -108,7 +145,22 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512vnni",
+        }
+    }
+
+    /// Whether products of bytes have an instruction of their own, four times as fast as those of f32.
+    pub(crate) fn has_byte_products(self) -> bool {
+        match self.0 {
+            Kind::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => false,
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni | Kind::Avx512Vnni => true,
         }
     }
 
@@ -123,7 +175,13 @@ impl Isa {
             Kind::Avx2 => unsafe { avx2::run(task) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
+            Kind::AvxVnni => unsafe { avx2::run_vnni(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Kind::Avx512 => unsafe { avx512::run(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx512Vnni => unsafe { avx512::run_vnni(task) },
         }
     }
 }

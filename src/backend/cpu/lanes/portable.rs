@@ -43,10 +43,53 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn at_least(a: [f32; 4], b: [f32; 4]) -> u32 {
+        (0..4).fold(0, |bits, lane| bits | u32::from(a[lane] >= b[lane]) << lane)
+    }
+
+    #[inline(always)]
     unsafe fn within_16(from: *const f32, lo: f32, hi: f32) -> u32 {
         // SAFETY: the caller vouches for 16 readable values.
         let values: [f32; 16] = unsafe { *from.cast() };
         let inside = |value: f32| u32::from(lo <= value && value <= hi);
         (0..16).fold(0, |bits, lane| bits | inside(values[lane]) << lane)
+    }
+
+    type Words = [i32; 4];
+    const SIGNED_LEVELS: i32 = 127;
+
+    #[inline(always)]
+    unsafe fn splat_word(value: i32) -> [i32; 4] {
+        [value; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> [i32; 4] {
+        // SAFETY: the caller vouches for 16 readable bytes; an array of bytes has any alignment.
+        let bytes: [[u8; 4]; 4] = unsafe { *from.cast() };
+        bytes.map(i32::from_le_bytes)
+    }
+
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: [i32; 4], unsigned: [i32; 4], signed: [i32; 4]) -> [i32; 4] {
+        // Shifts of whole words, which every target has as vectors; a shift of bytes it may not.
+        let byte = |word: i32, index: u32| (word as u32 >> (8 * index) & 0xFF) as i32;
+        let signed_byte = |word: i32, index: u32| (word << (24 - 8 * index)) >> 24;
+        std::array::from_fn(|lane| {
+            (0..4).fold(sum[lane], |sum, index| {
+                // Both fit 16 bits, so that the product may be one of 16-bit halves.
+                sum.wrapping_add(byte(unsigned[lane], index) * signed_byte(signed[lane], index))
+            })
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(words: [i32; 4]) -> [f32; 4] {
+        words.map(|word| word as f32)
     }
 }

@@ -17,9 +17,10 @@ mod part;
 mod pass;
 mod work;
 
-use super::{Launch, Queue, Slice};
+use super::{Launch, Output, Queue, Slice};
 use crate::backend::Batch;
 use crate::error::{Error, Result, try_vec};
+use crate::matrix::Rows;
 use crate::output::{Gradients, Loss, RowStatistics, SpecialRows};
 use crate::spec::{Directions, InfoNce, Lists, Positives, Reading};
 pub(super) use kernels::kernels;
@@ -35,25 +36,50 @@ pub(crate) fn info_nce<Q: Queue + 'static>(
     batch: Batch,
     gradients: bool,
 ) -> Result<(Loss, Option<Gradients>)> {
+    if !gradients {
+        let work = begin(queue, spec, batch)?;
+        for pass in Pass::all(&work).iter().filter(|pass| pass.scores_keys()) {
+            pass.backward(&work, None)?;
+        }
+        return Ok((end(&work)?.0, None));
+    }
+    let zeros = |rows: &dyn Rows| try_vec(0.0_f32, rows.rows() * rows.dim(), "gradients of the loss");
+    let (mut queries, mut keys) = (zeros(batch.queries)?, zeros(batch.keys)?);
+    let mut negatives = batch.negatives.map_or_else(|| Ok(Vec::new()), zeros)?;
+    let mut out = [&mut queries, &mut keys, &mut negatives].map(|out| Output::Host(out));
+    let (loss, temperature) = info_nce_into(queue, spec, batch, &mut out)?;
+    Ok((loss, Some(Gradients { queries, keys, negatives, temperature })))
+}
+
+/// The loss, and its derivative with respect to the temperature. The gradients of queries, keys and negatives go to
+/// `out`, in this order.
+pub(crate) fn info_nce_into<Q: Queue + 'static>(
+    queue: &Q,
+    spec: &InfoNce,
+    batch: Batch,
+    out: &mut [Output<Q>; 3],
+) -> Result<(Loss, f32)> {
+    let work = begin(queue, spec, batch)?;
+    let buffers = backward(&work)?;
+    for ((part, buffer), out) in work.parts.iter().zip(&buffers).zip(out) {
+        let bytes = (part.rows * work.dim() * 4) as u64;
+        out.put(queue, 0, Slice { buffer, offset_bytes: 0, bytes })?;
+    }
+    end(&work)
+}
+
+/// Everything up to the sums.
+fn begin<'a, Q: Queue + 'static>(queue: &'a Q, spec: &'a InfoNce, batch: Batch<'a>) -> Result<Work<'a, Q>> {
     check_counts(spec, &batch)?;
     let work = Work::new(queue, spec, batch.queries, batch.keys, batch.negatives)?;
     forward(&work)?;
-    let gradients = match gradients {
-        true => {
-            let buffers = backward(&work)?;
-            Some(read_gradients(&work, &buffers)?)
-        }
-        false => {
-            for pass in Pass::all(&work).iter().filter(|pass| pass.scores_keys()) {
-                pass.backward(&work, None)?;
-            }
-            None
-        }
-    };
+    Ok(work)
+}
+
+/// The loss, and its derivative with respect to the temperature.
+fn end<Q: Queue + 'static>(work: &Work<Q>) -> Result<(Loss, f32)> {
     work.by_item("add_influence", work.base.columns as usize, &work.base)?;
-    let (loss, temperature) = read_loss(&work)?;
-    let gradients = gradients.map(|gradients| Gradients { temperature, ..gradients });
-    Ok((loss, gradients))
+    read_loss(work)
 }
 
 /// The sums of all log-sums, what they come to, and what they take from scores.
@@ -81,21 +107,49 @@ fn forward<Q: Queue + 'static>(work: &Work<Q>) -> Result<()> {
 
 /// The gradients with respect to the rows as given, one buffer a part.
 fn backward<Q: Queue + 'static>(work: &Work<Q>) -> Result<pass::Gradients<Q>> {
-    let mut gradients = Vec::new();
-    for part in &work.parts {
+    let allocate = |part: &part::Part<Q>| {
         let bytes = (part.rows * work.dim() * 4) as u64;
-        let buffer = work.queue.allocate(bytes.max(4), "gradients of the loss")?;
-        work.queue.clear(Slice { buffer: &buffer, offset_bytes: 0, bytes })?;
-        gradients.push(buffer);
+        work.queue.allocate(bytes.max(4), "gradients of the loss")
+    };
+    let gradients = work.parts.iter().map(allocate).collect::<Result<pass::Gradients<Q>>>()?;
+    backward_over(work, &gradients)?;
+    Ok(gradients)
+}
+
+/// The same over buffers that are there.
+fn backward_over<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q>) -> Result<()> {
+    for (part, buffer) in work.parts.iter().zip(gradients) {
+        let bytes = (part.rows * work.dim() * 4) as u64;
+        work.queue.clear(Slice { buffer, offset_bytes: 0, bytes })?;
     }
     for pass in Pass::all(work) {
-        pass.backward(work, Some(&gradients))?;
+        pass.backward(work, Some(gradients))?;
     }
     for kind in [Kind::Positives, Kind::Listed] {
-        work.add_pairs(kind, &gradients)?;
+        work.add_pairs(kind, gradients)?;
     }
-    finish_rows(work, &gradients)?;
-    Ok(gradients)
+    finish_rows(work, gradients)
+}
+
+/// The gradients over buffers of `rows × dim` elements, of queries, keys and extra keys; the loss and its derivative with
+/// respect to the temperature, without the upstream factor, over the two elements of `numbers`. Nothing comes to the host.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for streams of the caller's"))]
+pub(crate) fn info_nce_on_device<Q: Queue + 'static>(
+    queue: &Q,
+    spec: &InfoNce,
+    batch: Batch,
+    gradients: &pass::Gradients<Q>,
+    numbers: &Q::Buffer,
+) -> Result<()> {
+    check_counts(spec, &batch)?;
+    let work = Work::new(queue, spec, batch.queries, batch.keys, batch.negatives)?;
+    forward(&work)?;
+    backward_over(&work, gradients)?;
+    for (total, number) in [(1, 0), (2, 1)] {
+        let from = Slice { buffer: &work.state, offset_bytes: u64::from(work.base.totals + total) * 4, bytes: 4 };
+        queue.copy(from, Slice { buffer: numbers, offset_bytes: number * 4, bytes: 4 })?;
+    }
+    Ok(())
 }
 
 fn finish_rows<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q>) -> Result<()> {
@@ -120,16 +174,6 @@ fn finish_rows<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients<Q
         }
     }
     Ok(())
-}
-
-fn read_gradients<Q: Queue + 'static>(work: &Work<Q>, buffers: &pass::Gradients<Q>) -> Result<Gradients> {
-    let read = |place: usize| -> Result<Vec<f32>> {
-        let Some(part) = work.parts.get(place) else { return Ok(Vec::new()) };
-        let mut out = try_vec(0.0_f32, part.rows * work.dim(), "gradients of the loss")?;
-        work.queue.read(&buffers[place], 0, bytemuck::cast_slice_mut(&mut out))?;
-        Ok(out)
-    };
-    Ok(Gradients { queries: read(0)?, keys: read(1)?, negatives: read(2)?, temperature: 0.0 })
 }
 
 /// The loss, and its derivative with respect to the temperature.

@@ -1,0 +1,238 @@
+//! Rows as bytes: each unit row is a step times whole numbers, its codes, and a residual whose norm is known.
+//!
+//! # The bound
+//! Let `X` and `Y` be two unit rows as the scan in f32 has them, `X = X' + r` and `Y = Y' + t` with `X' = step · codes`,
+//! `R = |r|` and `T = |t|`. Integer arithmetic gives `X' · Y'` exactly, up to the two steps. Then
+//! `X · Y − X' · Y' = r · Y + X' · t`, and by Cauchy–Schwarz
+//!
+//! `|X · Y − X' · Y'| ≤ |Y| R + |X'| T ≤ 1.01 R + (1.01 + R) T`,
+//!
+//! since a unit row's norm is below 1.01 for every dim below 2²⁰ (see [`scan`](super::scan)). `R` and `T` are computed in
+//! f32: an element of the residual is off by at most `u (|xᵢ| + step)`, in all `6u`, and their squares are summed in
+//! sixteen chains; for every dim up to [`MOST_DIM`] a thousandth and 2⁻²⁰ cover both.
+//!
+//! The sieve evaluates `value = fl(fl(sum) · step_y) · step_x` and adds `T` in f32, all of it in units of `1.01 + R`, in
+//! which values are below 3: eight roundings of that, below 2⁻¹⁸, are in [`SLACK`]. For the dot product both
+//! `step_y` and `T` are multiplied with the key's weight, which is at most 1, as the f32 row is.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
+use super::rows::Factor;
+use crate::error::{Result, try_vec};
+use crate::matrix::Matrix;
+
+/// Up to here sums of codes fit 32 bits (`127² · dim < 2³¹`) and the bound is proven.
+pub(crate) const MOST_DIM: usize = 1 << 16;
+/// What rounding adds to the bound in the sieve.
+pub(crate) const SLACK: f64 = 1.0 / (1 << 16) as f64;
+/// The largest norm of a unit row.
+pub(crate) const LARGEST_UNIT: f64 = 1.01;
+/// The largest magnitude of a key's code.
+const KEY_LEVELS: i32 = 127;
+/// What is added to a key's code to make it a byte without sign.
+const KEY_OFFSET: u8 = 128;
+/// Elements whose codes share a word.
+const GROUP: usize = 4;
+/// Elements that are quantised at once.
+const WIDE: usize = 16;
+/// Rows of queries kept beside the codes are padded to a multiple of this.
+pub(crate) const UNIT_PADDING: usize = 64;
+
+/// A row as `step · codes` with a residual of at most this norm.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Coded {
+    pub(crate) step: f32,
+    pub(crate) residual: f32,
+}
+
+/// A cache line of codes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Line = Line([0; 64]);
+}
+
+// SAFETY: 64 bytes without padding, any of them valid.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Words of a row of codes.
+pub(crate) fn words_of(dim: usize) -> usize {
+    dim.div_ceil(GROUP)
+}
+
+/// Cache lines of a panel of keys.
+pub(crate) fn lines_of_panel(dim: usize) -> usize {
+    words_of(dim) * PANEL * GROUP / size_of::<Line>()
+}
+
+/// Codes of keys: word `g` of key `j` at `j / 32 · words · 32 + g · 32 + j % 32`, bytes of codes + 128.
+pub(crate) struct KeyCodes<'a> {
+    pub(crate) lines: Cow<'a, [Line]>,
+    /// Of each position up to a whole panel; a key that must not be found has a residual of NaN.
+    pub(crate) coded: Cow<'a, [Coded]>,
+}
+
+/// A key that no query may have: no comparison with NaN holds.
+pub(crate) const HIDDEN: Coded = Coded { step: 0.0, residual: f32::NAN };
+
+impl Coded {
+    /// The row times a weight of at most 1.
+    pub(crate) fn weighted(self, weight: f64) -> Self {
+        match weight {
+            1.0 => self,
+            weight => Coded {
+                step: (f64::from(self.step) * weight) as f32,
+                residual: (f64::from(self.residual) * weight) as f32,
+            },
+        }
+    }
+}
+
+/// What the packing of a key needs beside its operands.
+pub(crate) struct Room {
+    widened: Vec<f32>,
+    unit: Vec<f32>,
+    rounded: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Room {
+    pub(crate) fn new(dim: usize) -> Self {
+        let padded = dim.next_multiple_of(WIDE);
+        let values = || vec![0.0; padded];
+        Room { widened: vec![0.0; dim], unit: values(), rounded: values(), bytes: vec![0; padded] }
+    }
+
+    /// Packs a row as key `slot` of the panel that has these lines.
+    pub(crate) fn pack(
+        &mut self,
+        isa: Isa,
+        matrix: &Matrix,
+        row: usize,
+        factor: Factor,
+        lines: &mut [Line],
+        slot: usize,
+    ) -> Coded {
+        let Room { widened, unit, rounded, bytes } = self;
+        let source = matrix.row_f32_or(row, widened);
+        let coded = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: true });
+        let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
+        for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(bytes.as_chunks::<GROUP>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        coded
+    }
+}
+
+/// Queries as the sieve wants them.
+pub(crate) struct QueryCodes {
+    /// Word `g` of row `r` at `r / 12 · words · 12 + g · 12 + r % 12`, bytes of codes.
+    pub(crate) words: Vec<i32>,
+    pub(crate) coded: Vec<Coded>,
+    /// What the sums of a row start with, so that the offset of the keys' bytes falls out: `−128 · Σ codes`.
+    pub(crate) starts: Vec<i32>,
+    /// Unit rows in f32, each padded with zeros to [`QueryCodes::unit_width`].
+    pub(crate) units: Vec<f32>,
+    pub(crate) unit_width: usize,
+}
+
+impl QueryCodes {
+    pub(crate) fn pack(isa: Isa, matrix: &Matrix, factors: &[(u32, Factor)]) -> Result<Self> {
+        let dim = matrix.dim();
+        let (padded, words_of_row) = (factors.len().next_multiple_of(STRIP), words_of(dim));
+        let unit_width = dim.next_multiple_of(UNIT_PADDING);
+        let mut codes = QueryCodes {
+            words: try_vec(0, padded * words_of_row, "codes of queries")?,
+            coded: try_vec(Coded::default(), padded, "codes of queries")?,
+            starts: try_vec(0, padded, "codes of queries")?,
+            units: try_vec(0.0, padded * unit_width, "unit rows of queries")?,
+            unit_width,
+        };
+        codes
+            .words
+            .par_chunks_mut(STRIP * words_of_row)
+            .zip(codes.coded.par_chunks_mut(STRIP))
+            .zip(codes.starts.par_chunks_mut(STRIP))
+            .zip(codes.units.par_chunks_mut(STRIP * unit_width))
+            .zip(factors.par_chunks(STRIP))
+            .for_each_init(
+                || Room::new(dim),
+                |Room { widened, rounded, bytes, .. }, ((((words, coded), starts), units), factors)| {
+                    for (slot, (row, factor)) in factors.iter().enumerate() {
+                        let source = matrix.row_f32_or(*row as usize, widened);
+                        let unit = &mut units[slot * unit_width..][..bytes.len()];
+                        let factor = *factor;
+                        coded[slot] = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: false });
+                        let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
+                        starts[slot] = -i32::from(KEY_OFFSET) * sum;
+                        let column = words[slot..].iter_mut().step_by(STRIP);
+                        for (word, bytes) in column.zip(bytes.as_chunks::<GROUP>().0) {
+                            *word = i32::from_le_bytes(*bytes);
+                        }
+                    }
+                },
+            );
+        Ok(codes)
+    }
+}
+
+/// Turns a widened row into the unit row, and that into codes.
+struct Quantise<'a> {
+    source: &'a [f32],
+    factor: Factor,
+    /// Result: the unit row, padded with zeros to a multiple of 16.
+    unit: &'a mut [f32],
+    /// Room for as many.
+    rounded: &'a mut [f32],
+    /// As many.
+    bytes: &'a mut [u8],
+    is_key: bool,
+}
+
+impl Task for Quantise<'_> {
+    type Output = Coded;
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> Coded {
+        /// Added to a number below 2²², it leaves the number's nearest whole in the low bits, in two's complement.
+        const ROUNDER: f32 = (3 << 22) as f32;
+        let (levels, offset) = match self.is_key {
+            true => (KEY_LEVELS as f32, KEY_OFFSET),
+            false => (L::SIGNED_LEVELS as f32, 0),
+        };
+        let units = self.unit.as_chunks_mut::<WIDE>().0;
+        let (blocks, rest) = self.source.as_chunks::<WIDE>();
+        let mut last = [0.0; WIDE];
+        last[..rest.len()].copy_from_slice(rest);
+        let mut largest = [0_u32; WIDE];
+        for (unit, block) in units.iter_mut().zip(blocks.iter().chain([&last])) {
+            *unit = block.map(|value| self.factor.apply(value));
+            largest = std::array::from_fn(|lane| largest[lane].max(unit[lane].to_bits() & 0x7FFF_FFFF));
+        }
+        let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
+        if largest == 0.0 {
+            self.bytes.fill(offset);
+            return Coded::default();
+        }
+        let (step, inverse) = (largest / levels, levels / largest);
+        let mut squares = [0.0_f32; WIDE];
+        for (block, rounded) in units.iter().zip(self.rounded.as_chunks_mut::<WIDE>().0) {
+            *rounded = block.map(|value| value * inverse + ROUNDER);
+            let lost: [f32; WIDE] = std::array::from_fn(|lane| block[lane] - step * (rounded[lane] - ROUNDER));
+            squares = std::array::from_fn(|lane| squares[lane] + lost[lane] * lost[lane]);
+        }
+        // A loop of its own: together with the above it does not become vector code.
+        for (byte, rounded) in self.bytes.iter_mut().zip(&*self.rounded) {
+            *byte = (rounded.to_bits() as u8).wrapping_add(offset);
+        }
+        let square: f32 = squares.into_iter().sum();
+        Coded { step, residual: square.sqrt() * 1.001 + 1.0 / (1 << 20) as f32 }
+    }
+}

@@ -1,0 +1,86 @@
+//! Keys made ready for the sieve in one pass over the rows: scales, codes, residuals. A chunk of a call is packed like
+//! this, and so are the keys that stay on the device.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, scales_of};
+use super::codes::{Coded, HIDDEN, Line, Room, lines_of_panel};
+use super::lanes::{Isa, PANEL};
+use super::rows::Factor;
+use crate::error::{Result, try_vec};
+use crate::matrix::Matrix;
+
+/// Panels that a task packs.
+const TASK_PANELS: usize = 8;
+/// The scale of a row that is not read.
+pub(crate) const UNREAD: RowScale = RowScale { exponent: 0, inverse: 0.0, finite: true };
+
+/// Some rows of a matrix, packed for the sieve; the rest of it is not looked at.
+pub(crate) struct Packed {
+    /// Of each packed row.
+    pub(crate) scales: Vec<RowScale>,
+    /// Of each packed row, up to a whole panel; hidden where a row is not finite.
+    pub(crate) coded: Vec<Coded>,
+    /// See [`KeyCodes`](super::codes::KeyCodes).
+    pub(crate) lines: Vec<Line>,
+}
+
+impl Packed {
+    /// Room for `rows` rows.
+    pub(crate) fn empty(rows: usize, dim: usize) -> Result<Self> {
+        let padded = rows.next_multiple_of(PANEL);
+        Ok(Packed {
+            scales: try_vec(UNREAD, rows, "scales of keys")?,
+            coded: try_vec(HIDDEN, padded, "codes of keys")?,
+            lines: try_vec(Line::ZERO, padded / PANEL * lines_of_panel(dim), "codes of keys")?,
+        })
+    }
+
+    /// Packs the panels of `panels`. `row_of` gives the row of `matrix` that each position holds.
+    pub(crate) fn fill(
+        &mut self,
+        isa: Isa,
+        matrix: &Matrix,
+        panels: Range<usize>,
+        row_of: impl Fn(usize) -> usize + Sync,
+    ) {
+        let dim = matrix.dim();
+        let panel_lines = lines_of_panel(dim);
+        let positions = panels.start * PANEL..self.scales.len().min(panels.end * PANEL);
+        let coded = &mut self.coded[panels.start * PANEL..panels.end * PANEL];
+        let lines = &mut self.lines[panels.start * panel_lines..panels.end * panel_lines];
+        let first = positions.start;
+        self.scales[positions]
+            .par_chunks_mut(TASK_PANELS * PANEL)
+            .zip(coded.par_chunks_mut(TASK_PANELS * PANEL))
+            .zip(lines.par_chunks_mut(TASK_PANELS * panel_lines))
+            .enumerate()
+            .for_each_init(
+                || (Room::new(dim), std::array::from_fn(|_| Prepared::empty(matrix))),
+                |(room, prepared): &mut (Room, [Prepared; SIDE_BY_SIDE]), (task, ((scales, coded), lines))| {
+                    let first = first + task * TASK_PANELS * PANEL;
+                    let parts =
+                        scales.chunks_mut(PANEL).zip(coded.chunks_mut(PANEL)).zip(lines.chunks_mut(panel_lines));
+                    for (panel, ((scales, coded), lines)) in parts.enumerate() {
+                        let first = first + panel * PANEL;
+                        let rows: Vec<usize> = (first..first + scales.len()).map(&row_of).collect();
+                        scales.copy_from_slice(&scales_of(isa, matrix, &rows, prepared));
+                        coded.fill(HIDDEN);
+                        for (slot, (row, scale)) in rows.iter().zip(scales).enumerate() {
+                            let packed = room.pack(isa, matrix, *row, Factor::unit(*scale, 1.0), lines, slot);
+                            if scale.finite {
+                                coded[slot] = packed;
+                            }
+                        }
+                    }
+                },
+            );
+    }
+
+    /// Bytes that it occupies.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.scales) + size_of_val(&*self.coded) + size_of_val(&*self.lines)
+    }
+}

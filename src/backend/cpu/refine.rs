@@ -1,0 +1,104 @@
+//! The approximate score of one pair in f32, for keys that the sieve lets through: as exact as a tile of the scan in
+//! f32, without packed keys.
+
+use super::lanes::{Lanes, Task};
+use super::rows::Factor;
+
+/// Partial sums, whatever the width of the vectors, so that one bound on the rounding holds: `dim/64 + 6` additions each.
+const SUMS: usize = 64;
+
+/// The dot product of a unit row and a key's row as it is, `key · factor` being the key as the scan in f32 has it.
+pub(crate) struct Refine<'a> {
+    /// Padded with zeros to a multiple of 64.
+    pub(crate) unit: &'a [f32],
+    /// At most as long.
+    pub(crate) key: &'a [f32],
+    pub(crate) factor: Factor,
+}
+
+impl Task for Refine<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> f32 {
+        // SAFETY: the dispatch vouches for `L`.
+        unsafe {
+            match L::WIDTH {
+                16 => self.sum::<L, 4>(),
+                8 => self.sum::<L, 8>(),
+                _ => self.sum::<L, 16>(),
+            }
+        }
+    }
+}
+
+impl Refine<'_> {
+    /// # Safety
+    /// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
+    #[inline(always)]
+    unsafe fn sum<L: Lanes, const V: usize>(self) -> f32 {
+        assert!(V * L::WIDTH == SUMS && self.unit.len().is_multiple_of(SUMS) && self.unit.len() >= self.key.len());
+        let (keys, rest) = self.key.as_chunks::<SUMS>();
+        let units = self.unit.as_chunks::<SUMS>().0;
+        let (before, after) = self.factor.split();
+        let mut sums = [0.0_f32; SUMS];
+        // SAFETY: every block holds 64 values, `V` vectors; the caller vouches for the set.
+        unsafe {
+            let mut vectors = [L::splat(0.0); V];
+            let before = L::splat(before);
+            for (unit, key) in units.iter().zip(keys) {
+                add_block::<L, V>(unit, key, before, &mut vectors);
+            }
+            if !rest.is_empty() {
+                let mut last = [0.0; SUMS];
+                last[..rest.len()].copy_from_slice(rest);
+                add_block::<L, V>(&units[keys.len()], &last, before, &mut vectors);
+            }
+            for (index, vector) in vectors.iter().enumerate() {
+                L::store(sums[index * L::WIDTH..].as_mut_ptr(), *vector);
+            }
+        }
+        for distance in [32, 16, 8, 4, 2, 1] {
+            for lane in 0..distance {
+                sums[lane] += sums[lane + distance];
+            }
+        }
+        (f64::from(sums[0]) * after) as f32
+    }
+}
+
+/// # Safety
+/// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
+#[inline(always)]
+unsafe fn add_block<L: Lanes, const V: usize>(
+    unit: &[f32; SUMS],
+    key: &[f32; SUMS],
+    before: L::Vector,
+    sums: &mut [L::Vector; V],
+) {
+    for (index, sum) in sums.iter_mut().enumerate() {
+        let at = index * L::WIDTH;
+        // SAFETY: the caller vouches for the set and for the width.
+        unsafe {
+            let key = L::mul(L::load(key.as_ptr().add(at)), before);
+            *sum = L::mul_add(L::load(unit.as_ptr().add(at)), key, *sum);
+        }
+    }
+}
+
+/// Asks for a row, so that it is there when it is scored.
+pub(crate) struct Fetch<'a> {
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Task for Fetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        for line in self.bytes.chunks(128) {
+            // SAFETY: the dispatch vouches for `L`.
+            unsafe { L::prefetch(line.as_ptr().cast()) }
+        }
+    }
+}
