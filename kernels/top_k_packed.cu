@@ -30,7 +30,8 @@ struct PackedParameters {
 /// Whether every score is looked at.
 #define ALL_SCORES (DRAW != 0u || COUNT == 1u)
 /// Scores that are looked at together.
-#define SCORES (ALL_SCORES ? 16u : 32u)
+#define MOST_SCORES (ALL_SCORES ? 16u : 32u)
+#define SCORES (Tile::HELD_COLUMNS < MOST_SCORES ? Tile::HELD_COLUMNS : MOST_SCORES)
 
 struct GateScores {
     const Parameters &parameters;

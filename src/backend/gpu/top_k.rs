@@ -62,11 +62,7 @@ impl Variant {
     /// The scan over packed rows.
     fn scan_packed(self, unit: MatrixUnit) -> Kernel {
         let mut constants = unit.constants(Form::Scaled, Form::Scaled);
-        constants.extend([
-            ("LISTS", u32::from(self.lists)),
-            ("DRAW", self.draw),
-            ("COUNT", u32::from(self.count)),
-        ]);
+        constants.extend([("LISTS", u32::from(self.lists)), ("DRAW", self.draw), ("COUNT", u32::from(self.count))]);
         Kernel { file: "top_k_packed", entry: "scan_packed", constants, threads: unit.threads() }
     }
 
@@ -401,13 +397,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
 
     /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
     /// before the step.
-    fn step(
-        &self,
-        block: &mut Block<Q>,
-        chunk: &Keys<Q>,
-        base: usize,
-        keys: Range<usize>,
-    ) -> Result<Option<Vec<u32>>> {
+    fn step(&self, block: &mut Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<Option<Vec<u32>>> {
         let queue = self.queue;
         let rows = block.queries.rows;
         let counts = if self.spec.count_rejected { 1 + 4 * rows } else { 1 };
