@@ -1,10 +1,14 @@
-//! The walk over the tiles of one score matrix. No more than a block of it exists at a time.
+//! The walk over the tiles of one score matrix. No more than a block of it exists at a time: some rows by all columns
+//! where the plan keeps scores for the second pass, else some rows by some columns.
 //!
 //! A tile is `chunk rows × tile columns`. Its lines serve one family of log-sums; its columns may serve a second one,
 //! as q→k and k→q of a symmetric loss do, which then costs one score product in place of two.
 
+use rayon::prelude::*;
+
 use super::super::kernel::Product;
 use super::super::lanes::{Isa, PANEL, STRIP};
+use super::epilogue::Partial;
 use super::family::Family;
 use super::side::Side;
 use crate::error::{Result, try_vec};
@@ -25,9 +29,30 @@ pub(super) struct Pass<'a> {
 
 /// A task's own memory.
 pub(super) struct Scratch {
-    pub(super) strips: Vec<f32>,
     pub(super) tile: Vec<f32>,
     pub(super) turned: Vec<f32>,
+}
+
+/// The memory of a walk.
+pub(super) struct Room {
+    /// Whether the scores of a block of rows wait in `scores` for the second pass.
+    pub(super) keeps: bool,
+    /// Scores, later the gradients with respect to them: chunk of lines after chunk, in a chunk tile after tile.
+    pub(super) scores: Vec<f32>,
+    /// Sums over the columns of tiles, chunk after chunk.
+    pub(super) partials: Vec<Partial>,
+    /// Softmax masses of the columns of a tile, chunk after chunk.
+    pub(super) masses: Vec<f32>,
+    /// The lines of a block in strips of 12, for the scores.
+    pub(super) strips: Vec<f32>,
+    /// The columns of a tile in panels of 32, for the scores.
+    pub(super) panels: Vec<f32>,
+    /// The columns of a tile as rows, in panels of 32 elements of all rows: what gradients of lines are made of.
+    pub(super) candidates: Vec<f32>,
+    /// The lines of a block in such panels: what gradients of columns are made of.
+    pub(super) anchors: Vec<f32>,
+    /// The gradients of the lines of a block.
+    pub(super) anchor_gradients: Vec<f32>,
 }
 
 /// A chunk of lines and a range of columns, both counted in the whole matrix.
@@ -42,8 +67,7 @@ pub(super) struct Tile {
 impl Pass<'_> {
     pub(super) fn scratch(&self) -> Scratch {
         let tile = self.blocks.chunk_rows * self.blocks.tile_columns;
-        let strips = vec![0.0; self.blocks.chunk_rows * self.left.step];
-        Scratch { strips, tile: vec![0.0; tile], turned: vec![0.0; tile] }
+        Scratch { tile: vec![0.0; tile], turned: vec![0.0; tile] }
     }
 
     /// The ranges of a block's tiles: first column and width.
@@ -53,26 +77,46 @@ impl Pass<'_> {
         (column..end).step_by(width).map(move |first| (first, width.min(end - first)))
     }
 
-    pub(super) fn panels(&self) -> Result<Vec<f32>> {
-        try_vec(0.0_f32, self.blocks.columns * self.right.step, "packed columns of the loss")
+    /// Memory for the walk: for sums alone, for softmax masses too where candidates are keys, for gradients.
+    pub(super) fn room(&self, gradients: bool) -> Result<Room> {
+        let (blocks, step) = (self.blocks, self.left.step);
+        let masses = self.by_line.scores_keys();
+        let second = gradients || masses;
+        let keeps = blocks.keeps && second;
+        let chunks = blocks.rows / blocks.chunk_rows;
+        let when = |wanted: bool, count: usize| if wanted { count } else { 0 };
+        let columns = self.by_column.is_some();
+        Ok(Room {
+            keeps,
+            scores: try_vec(0.0, when(second, blocks.rows * blocks.columns), "a block of scores of the loss")?,
+            partials: try_vec(Partial::EMPTY, when(columns, chunks * blocks.tile_columns), "sums of the loss")?,
+            masses: try_vec(0.0, when(masses, chunks * blocks.tile_columns), "softmax masses of the loss")?,
+            strips: try_vec(0.0, blocks.rows * step, "packed rows of the loss")?,
+            panels: try_vec(0.0, blocks.tile_columns * step, "packed columns of the loss")?,
+            candidates: try_vec(0.0, when(gradients, blocks.tile_columns * step), "candidates of the loss")?,
+            anchors: try_vec(0.0, when(gradients, blocks.rows * step), "anchors of the loss")?,
+            anchor_gradients: try_vec(0.0, when(gradients, blocks.rows * step), "gradients of the loss")?,
+        })
+    }
+
+    /// The first lines of all blocks.
+    pub(super) fn block_lines(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.lines.len()).step_by(self.blocks.rows)
+    }
+
+    /// The lines of a block.
+    pub(super) fn lines_of(&self, block_line: usize) -> std::ops::Range<usize> {
+        block_line..self.lines.len().min(block_line + self.blocks.rows)
     }
 
     /// Scores a tile into `out`, line after line.
-    pub(super) fn score(
-        &self,
-        isa: Isa,
-        strips: &[f32],
-        panels: &[f32],
-        tile: Tile,
-        block_column: usize,
-        out: &mut [f32],
-    ) {
+    pub(super) fn score(&self, isa: Isa, strips: &[f32], panels: &[f32], tile: Tile, out: &mut [f32]) {
         let step = self.left.step;
         let product = Product {
             left: strips,
             left_strip: STRIP * step,
             left_step: STRIP,
-            right: &panels[(tile.column - block_column) * step..],
+            right: panels,
             right_panel: PANEL * step,
             right_step: PANEL,
             out,
@@ -83,6 +127,14 @@ impl Pass<'_> {
             accumulate: false,
         };
         product.run(isa);
+    }
+
+    /// Packs the lines of a block.
+    pub(super) fn pack_lines(&self, block_line: usize, strips: &mut [f32]) {
+        let chunk = self.blocks.chunk_rows;
+        let lines = self.lines[self.lines_of(block_line)].par_chunks(chunk);
+        let strips = strips.par_chunks_mut(chunk * self.left.step);
+        lines.zip(strips).for_each(|(lines, strips)| self.left.pack_strips(lines, strips));
     }
 
     /// Turns a tile, so that column `c` becomes line `c` of `chunk_rows` scores. Lines behind the last hold `beyond`.

@@ -181,6 +181,17 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Packs `count` rows for the right side of a product over rows: in panels of 32 elements, row after row. A panel
+    /// has room for as many rows as `out` has.
+    pub(super) fn pack_rows(&self, count: usize, row: impl Fn(usize) -> usize + Sync, out: &mut [f32]) {
+        let room = out.len() / self.step;
+        out.par_chunks_exact_mut(PANEL * room).enumerate().for_each(|(panel, out)| {
+            for (index, to) in out.chunks_exact_mut(PANEL).take(count).enumerate() {
+                to.copy_from_slice(&self.unit_row(row(index))[panel * PANEL..][..PANEL]);
+            }
+        });
+    }
+
     /// Packs the columns from `first` into panels of 32, the right side of a score product, as many as `out` holds;
     /// columns behind the end are zero.
     pub(super) fn pack_panels(&self, first: usize, out: &mut [f32]) {

@@ -28,6 +28,7 @@ pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
     const TILE_ROWS: usize = 6;
+    const FUSED: bool = true;
     type Vector = __m256;
 
     #[inline(always)]

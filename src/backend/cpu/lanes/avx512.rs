@@ -28,6 +28,7 @@ pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
     const TILE_ROWS: usize = 12;
+    const FUSED: bool = true;
     type Vector = __m512;
 
     #[inline(always)]
