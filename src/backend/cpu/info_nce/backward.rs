@@ -110,7 +110,7 @@ impl Pass<'_> {
                 let masses = parts(&mut room.masses, blocks.tile_columns, used);
                 let slopes = room.scores.par_chunks_mut(chunk * blocks.columns);
                 slopes.zip(masses).zip(outs).enumerate().for_each_init(
-                    || self.scratch(),
+                    || self.scratch(false, true),
                     |scratch, (index, ((slopes, masses), out))| {
                         let (line, lines) = (block_line + index * chunk, chunk.min(lines.len() - index * chunk));
                         let tile = Tile { line, lines, column, columns };

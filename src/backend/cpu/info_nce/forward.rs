@@ -22,12 +22,13 @@ impl Pass<'_> {
         for (offset, column, columns) in tiles {
             self.right.pack_panels(column, &mut room.panels[..columns * step]);
             let panels = &room.panels;
-            let kept = if room.keeps { &mut room.scores[..] } else { &mut [] };
+            let (keeps, turns) = (room.keeps, self.by_column.is_some());
+            let kept = if keeps { &mut room.scores[..] } else { &mut [] };
             let kept = parts(kept, chunk * blocks.columns, used);
             let column_parts = parts(&mut room.partials, blocks.tile_columns, used);
             let chunks = line_sums[block.clone()].par_chunks_mut(chunk).enumerate();
             chunks.zip(column_parts).zip(kept).for_each_init(
-                || self.scratch(),
+                || self.scratch(!keeps || turns, turns),
                 |scratch, (((index, sums), partials), kept)| {
                     let tile = Tile { line: block_line + index * chunk, lines: sums.len(), column, columns };
                     let size = chunk * columns;

@@ -22,6 +22,7 @@ mod pairs;
 mod pass;
 mod reduce;
 mod side;
+mod spare;
 mod sums;
 mod terms;
 
@@ -39,6 +40,7 @@ use pairs::Pairs;
 use pass::Pass;
 use reduce::Reduce;
 use side::Side;
+pub(super) use spare::Spare;
 use terms::Terms;
 
 pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
@@ -47,8 +49,8 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     let in_batch = batch.keys.rows();
     let mut key_sources: Vec<(&'static str, &dyn Rows)> = vec![("keys", batch.keys)];
     key_sources.extend(batch.negatives.map(|negatives| ("negatives", negatives)));
-    let queries = Side::read(isa, spec, &[("queries", batch.queries)])?;
-    let keys = Side::read(isa, spec, &key_sources)?;
+    let queries = Side::read(isa, &cpu.spare, spec, &[("queries", batch.queries)])?;
+    let keys = Side::read(isa, &cpu.spare, spec, &key_sources)?;
     let terms = Terms::new(isa, spec, &queries, &keys, in_batch);
     let masks = Masks::new(spec, &queries, &keys, in_batch, &terms);
     let context = Context { isa, spec, queries: &queries, keys: &keys, terms: &terms, masks: &masks, in_batch };
@@ -64,7 +66,7 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     };
     if streams {
         let pass = &mut passes[0];
-        let mut room = pass.room(gradients)?;
+        let mut room = pass.room(&cpu.spare, gradients)?;
         for block_line in pass.block_lines() {
             pass.forward(&context, &mut room, block_line);
             let lines = pass.lines_of(block_line);
@@ -74,7 +76,7 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     } else {
         let mut rooms = Vec::new();
         for pass in &mut passes {
-            let mut room = pass.room(gradients)?;
+            let mut room = pass.room(&cpu.spare, gradients)?;
             pass.block_lines().for_each(|block_line| pass.forward(&context, &mut room, block_line));
             rooms.push(Some(room).filter(|room| room.keeps));
         }
@@ -82,7 +84,7 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
         for (pass, kept) in passes.iter().zip(rooms).filter(|(pass, _)| gradients || pass.by_line.scores_keys()) {
             let mut room = match kept {
                 Some(room) => room,
-                None => pass.room(gradients)?,
+                None => pass.room(&cpu.spare, gradients)?,
             };
             for block_line in pass.block_lines() {
                 pass.backward(&context, &mut room, block_line, &mut influence, targets(pass, &mut by_side));

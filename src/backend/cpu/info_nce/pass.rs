@@ -11,6 +11,7 @@ use super::super::lanes::{Isa, PANEL, STRIP};
 use super::epilogue::Partial;
 use super::family::Family;
 use super::side::Side;
+use super::spare::{Buffer, Spare};
 use crate::error::{Result, try_vec};
 use crate::plan::Blocks;
 
@@ -34,25 +35,25 @@ pub(super) struct Scratch {
 }
 
 /// The memory of a walk.
-pub(super) struct Room {
+pub(super) struct Room<'a> {
     /// Whether the scores of a block of rows wait in `scores` for the second pass.
     pub(super) keeps: bool,
     /// Scores, later the gradients with respect to them: chunk of lines after chunk, in a chunk tile after tile.
-    pub(super) scores: Vec<f32>,
+    pub(super) scores: Buffer<'a>,
     /// Sums over the columns of tiles, chunk after chunk.
     pub(super) partials: Vec<Partial>,
     /// Softmax masses of the columns of a tile, chunk after chunk.
-    pub(super) masses: Vec<f32>,
+    pub(super) masses: Buffer<'a>,
     /// The lines of a block in strips of 12, for the scores.
-    pub(super) strips: Vec<f32>,
+    pub(super) strips: Buffer<'a>,
     /// The columns of a tile in panels of 32, for the scores.
-    pub(super) panels: Vec<f32>,
+    pub(super) panels: Buffer<'a>,
     /// The columns of a tile as rows, in panels of 32 elements of all rows: what gradients of lines are made of.
-    pub(super) candidates: Vec<f32>,
+    pub(super) candidates: Buffer<'a>,
     /// The lines of a block in such panels: what gradients of columns are made of.
-    pub(super) anchors: Vec<f32>,
+    pub(super) anchors: Buffer<'a>,
     /// The gradients of the lines of a block.
-    pub(super) anchor_gradients: Vec<f32>,
+    pub(super) anchor_gradients: Buffer<'a>,
 }
 
 /// A chunk of lines and a range of columns, both counted in the whole matrix.
@@ -65,9 +66,13 @@ pub(super) struct Tile {
 }
 
 impl Pass<'_> {
-    pub(super) fn scratch(&self) -> Scratch {
-        let tile = self.blocks.chunk_rows * self.blocks.tile_columns;
-        Scratch { tile: vec![0.0; tile], turned: vec![0.0; tile] }
+    /// A task's memory: whether it scores into a tile of its own, and whether it turns tiles.
+    pub(super) fn scratch(&self, tile: bool, turned: bool) -> Scratch {
+        let room = |wanted: bool| match wanted {
+            true => vec![0.0; self.blocks.chunk_rows * self.blocks.tile_columns],
+            false => Vec::new(),
+        };
+        Scratch { tile: room(tile), turned: room(turned) }
     }
 
     /// The ranges of a block's tiles: first column and width.
@@ -78,7 +83,7 @@ impl Pass<'_> {
     }
 
     /// Memory for the walk: for sums alone, for softmax masses too where candidates are keys, for gradients.
-    pub(super) fn room(&self, gradients: bool) -> Result<Room> {
+    pub(super) fn room<'a>(&self, spare: &'a Spare, gradients: bool) -> Result<Room<'a>> {
         let (blocks, step) = (self.blocks, self.left.step);
         let masses = self.by_line.scores_keys();
         let second = gradients || masses;
@@ -88,14 +93,14 @@ impl Pass<'_> {
         let columns = self.by_column.is_some();
         Ok(Room {
             keeps,
-            scores: try_vec(0.0, when(second, blocks.rows * blocks.columns), "a block of scores of the loss")?,
+            scores: spare.take(when(second, blocks.rows * blocks.columns), "a block of scores of the loss")?,
             partials: try_vec(Partial::EMPTY, when(columns, chunks * blocks.tile_columns), "sums of the loss")?,
-            masses: try_vec(0.0, when(masses, chunks * blocks.tile_columns), "softmax masses of the loss")?,
-            strips: try_vec(0.0, blocks.rows * step, "packed rows of the loss")?,
-            panels: try_vec(0.0, blocks.tile_columns * step, "packed columns of the loss")?,
-            candidates: try_vec(0.0, when(gradients, blocks.tile_columns * step), "candidates of the loss")?,
-            anchors: try_vec(0.0, when(gradients, blocks.rows * step), "anchors of the loss")?,
-            anchor_gradients: try_vec(0.0, when(gradients, blocks.rows * step), "gradients of the loss")?,
+            masses: spare.take(when(masses, chunks * blocks.tile_columns), "softmax masses of the loss")?,
+            strips: spare.take(blocks.rows * step, "packed rows of the loss")?,
+            panels: spare.take(blocks.tile_columns * step, "packed columns of the loss")?,
+            candidates: spare.take(when(gradients, blocks.tile_columns * step), "candidates of the loss")?,
+            anchors: spare.take(when(gradients, blocks.rows * step), "anchors of the loss")?,
+            anchor_gradients: spare.take(when(gradients, blocks.rows * step), "gradients of the loss")?,
         })
     }
 

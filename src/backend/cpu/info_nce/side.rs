@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
+use super::spare::{Buffer, Spare};
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
 use crate::spec::{InfoNce, Metric, NonFinite};
@@ -18,7 +19,7 @@ pub(super) struct Side<'a> {
     /// Distance between rows of `unit`: `dim` rounded up for the products.
     pub(super) step: usize,
     /// The rows that are multiplied; rows that were skipped are zero.
-    pub(super) unit: Vec<f32>,
+    pub(super) unit: Buffer<'a>,
     pub(super) scales: Vec<RowScale>,
     pub(super) metric: Metric,
     isa: Isa,
@@ -28,13 +29,18 @@ pub(super) struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// Reads matrices, each with its name in errors, one behind the other.
-    pub(super) fn read(isa: Isa, spec: &InfoNce, sources: &[(&'static str, &'a dyn Rows)]) -> Result<Self> {
+    pub(super) fn read(
+        isa: Isa,
+        spare: &'a Spare,
+        spec: &InfoNce,
+        sources: &[(&'static str, &'a dyn Rows)],
+    ) -> Result<Self> {
         let metric = spec.metric;
         let parts = sources.iter().map(|(_, rows)| rows.read(0..rows.rows())).collect::<Result<Vec<_>>>()?;
         let rows = parts.iter().map(Matrix::rows).sum();
         let dim = parts[0].dim();
         let step = dim.next_multiple_of(PANEL);
-        let mut unit = try_vec(0.0_f32, rows * step, "the rows of the loss")?;
+        let mut unit = spare.take(rows * step, "the rows of the loss")?;
         let absent = RowScale { exponent: 0, inverse: 0.0, finite: false };
         let mut scales = try_vec(absent, rows, "the norms of the loss")?;
         let mut first = 0;
@@ -214,6 +220,7 @@ impl<'a> Side<'a> {
 /// Writes the row that is multiplied.
 fn scaled(metric: Metric, matrix: &Matrix, row: usize, prepared: &Prepared, unit: &mut [f32]) {
     let scale = prepared.scale;
+    unit[matrix.dim()..].fill(0.0);
     match (metric, scale.finite) {
         (_, false) => unit.fill(0.0),
         (Metric::Cosine, true) => {
