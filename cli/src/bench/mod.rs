@@ -55,10 +55,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let BenchArgs { op, rows: queries, keys, dim, k, .. } = *args;
     let device = args.device.open_within_memory()?;
     let threads = threads(usize::from(args.device.threads));
-    let before = peak::measure(threads);
+    let bytes = op == Operation::TopK;
+    let before = peak::measure(threads, bytes);
     let inputs = (rows::normal(1, queries, dim, args.dtype.into())?, rows::normal(2, keys, dim, args.dtype.into())?);
     let mut seconds = measure(|| call(&device, op, k, &inputs))?;
-    let after = peak::measure(threads);
+    let after = peak::measure(threads, bytes);
     seconds.sort_by(f64::total_cmp);
     let median = median(&seconds);
     let (flops, factor) = work(op);
