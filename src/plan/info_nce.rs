@@ -68,7 +68,7 @@ pub(crate) fn blocks(rows: usize, columns: usize, padded_dim: usize, need: Need,
             if fits { all } else { 0 }
         }
     };
-    let keeps = kept_rows >= rows.min(LEAST_KEPT_ROWS).max(1);
+    let keeps = kept_rows >= rows.clamp(1, LEAST_KEPT_ROWS);
     let rows = even(rows, if keeps { kept_rows } else { most_rows }, chunk_rows);
     let most_columns = if keeps { columns } else { (bytes / element_bytes) as usize / rows };
     let most_tile = MOST_TILE_BYTES / size_of::<f32>() / padded_dim;
