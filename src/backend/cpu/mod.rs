@@ -52,7 +52,7 @@ impl Cpu {
             0 => None,
             threads => rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok(),
         };
-        Cpu { isa, limits, pool, canonical: is_canonical(isa), spare: info_nce::Spare::default() }
+        Cpu { isa, limits, pool, canonical: is_canonical(isa), spare: info_nce::Spare::new(limits) }
     }
 
     fn isa(&self) -> Isa {

@@ -1,17 +1,18 @@
 //! Memory that one call leaves to the next. A training loop asks for the same buffers again and again, and fresh pages
-//! cost as much as filling them: a quarter of a small batch's time.
+//! cost much: a fifth of a small batch's time.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Result, try_vec};
+use crate::plan::Limits;
 
 /// The most bytes that wait for the next call.
-const MOST_BYTES: usize = 32 << 20;
+const MOST_BYTES: u64 = 32 << 20;
 
 /// Buffers that wait for the next call.
-#[derive(Default)]
 pub(in super::super) struct Spare {
+    most_bytes: usize,
     waiting: Mutex<Vec<Vec<f32>>>,
 }
 
@@ -23,6 +24,12 @@ pub(super) struct Buffer<'a> {
 }
 
 impl Spare {
+    /// Room for an eighth of what a device may use, and no more than a small batch takes.
+    pub(in super::super) fn new(limits: Limits) -> Self {
+        let most_bytes = (limits.memory_bytes / 8).min(MOST_BYTES) as usize;
+        Spare { most_bytes, waiting: Mutex::default() }
+    }
+
     /// A buffer of unspecified numbers. `what` names it where it cannot be had.
     pub(super) fn take(&self, len: usize, what: &str) -> Result<Buffer<'_>> {
         let fits = |waiting: &Vec<f32>| waiting.len() >= len && waiting.len() / 2 <= len;
@@ -47,7 +54,7 @@ impl Spare {
         let size = |values: &Vec<f32>| size_of_val(&values[..]);
         let mut waiting = self.lock();
         waiting.push(values);
-        while waiting.iter().map(size).sum::<usize>() > MOST_BYTES {
+        while waiting.iter().map(size).sum::<usize>() > self.most_bytes {
             waiting.remove(0);
         }
     }
@@ -80,7 +87,8 @@ mod tests {
 
     #[test]
     fn buffers_come_back_up_to_a_limit() {
-        let spare = Spare::default();
+        let spare = Spare::new(Limits::default());
+        let most = MOST_BYTES as usize;
         let bytes = || spare.lock().iter().map(|values| size_of_val(&values[..])).sum::<usize>();
         let mut first = spare.take(1000, "a test").unwrap();
         first.fill(7.0);
@@ -92,10 +100,13 @@ mod tests {
         assert_eq!(spare.take(1001, "a test").unwrap().len(), 1001);
         assert_eq!(spare.take(100, "a test").unwrap().len(), 100);
         for _ in 0..3 {
-            let many = [MOST_BYTES / 8, MOST_BYTES / 4, MOST_BYTES / 4 + 1, 0];
+            let many = [most / 8, most / 4, most / 4 + 1, 0];
             let taken = many.map(|len| spare.take(len, "a test").unwrap());
             drop(taken);
-            assert!(bytes() <= MOST_BYTES);
+            assert!(bytes() <= most);
         }
+        let small = Spare::new(Limits::default().memory_bytes(8));
+        drop(small.take(2, "a test").unwrap());
+        assert!(small.lock().is_empty());
     }
 }
