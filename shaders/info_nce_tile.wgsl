@@ -4,9 +4,9 @@
 // times the temperature, and adds up each column's softmax mass. Neither keeps scores.
 //
 // A block is `lines × block_columns` scores of prepared rows: `left` and `right` hold them scaled by powers of two,
-// `width` elements each, `left_rows` and `right_rows` their scales. Groups count tiles of a line of tiles first. One workgroup of 16 × 16
-// threads scores 64 × 64 of them, 4 × 4 a thread. Lines serve the log-sums of `direction`; with COLUMNS, columns serve
-// those of k→q with the same scores.
+// `width` elements each, `left_rows` and `right_rows` their scales. One workgroup of 16 × 16 threads scores 64 × 64 of
+// them, 4 × 4 a thread; groups count the tiles of a line of tiles first. Lines serve the log-sums of `direction`; with
+// COLUMNS, columns serve those of k→q with the same scores.
 //
 // `out` of `forward`: SUM_WORDS words for each tile column and line, `[tile column][line]`; behind them, with COLUMNS,
 // for each tile row and column, `[tile row][column]`. `out` of `backward`: dS, line after line, `stride` apart; behind
