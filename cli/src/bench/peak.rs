@@ -41,8 +41,11 @@ pub(super) fn measure(threads: usize, bytes: bool) -> Peak {
     Peak { unit, gflops }
 }
 
+/// A unit of the processor: its name, values in a vector, and a run of some steps.
+type Unit = (&'static str, usize, fn(usize));
+
 /// Dot products of bytes, where the processor has them and the processor's device uses them: multiply-adds in a vector.
-fn byte_unit() -> Option<(&'static str, usize, fn(usize))> {
+fn byte_unit() -> Option<Unit> {
     // The same variable as the device's: a set without such products scans in f32.
     let forced = std::env::var("COSMINE_ISA").unwrap_or_default();
     #[cfg(target_arch = "x86_64")]
@@ -61,8 +64,8 @@ fn byte_unit() -> Option<(&'static str, usize, fn(usize))> {
     None
 }
 
-/// The widest unit of this processor: its name, f32 values in a vector, and a run of some steps.
-fn unit() -> (&'static str, usize, fn(usize)) {
+/// The widest unit of this processor for f32.
+fn unit() -> Unit {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
