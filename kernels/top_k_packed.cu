@@ -27,6 +27,12 @@ struct PackedParameters {
 #define BOTH_SCALES 3.7252902984619141e-9f
 #define LARGEST __uint_as_float(LARGEST_BITS)
 
+/// Whether every score is looked at.
+#define ALL_SCORES (DRAW != 0u || COUNT == 1u)
+/// Scores that are looked at together.
+#define MOST_SCORES (ALL_SCORES ? 16u : 32u)
+#define SCORES (Tile::HELD_COLUMNS < MOST_SCORES ? Tile::HELD_COLUMNS : MOST_SCORES)
+
 struct GateScores {
     const Parameters &parameters;
     const Gate *gates;
@@ -76,35 +82,38 @@ struct GateScores {
         Gate gate = gates[row];
         Threshold threshold = threshold_of(state, row, gate);
         float factor = gate.inverse * BOTH_SCALES;
-        // One bit a score, so that the long way is written once: 32 columns at a time.
+        // One bit a score, so that the long way is written once.
 #pragma unroll
-        for (unsigned first = 0u; first < Tile::HELD_COLUMNS; first += 32u) {
+        for (unsigned first = 0u; first < Tile::HELD_COLUMNS; first += SCORES) {
             unsigned open = 0u;
-            float scores[32];
+            float scores[SCORES];
 #pragma unroll
-            for (unsigned j = 0u; j < 32u; ++j) {
+            for (unsigned j = 0u; j < SCORES; ++j) {
                 unsigned column = first_column + Tile::column_of(first + j);
                 bool is_key = column >= parameters.first && column < parameters.end;
                 // The mark of a key that no query may have is a NaN, which no comparison passes.
                 float other = __uint_as_float(is_key ? columns[column].factor : NO_KEY);
-                float score = (tile.at(i, first + j) * factor) * other;
-                if (score == score && is_open(threshold, gate, score)) {
+                scores[j] = (tile.at(i, first + j) * factor) * other;
+                if (scores[j] == scores[j] && is_open(threshold, gate, scores[j])) {
                     open |= 1u << j;
-                }
-                if (DRAW != 0u || COUNT == 1u) {
-                    scores[j] = score;
                 }
             }
             while (open != 0u) {
-                unsigned j = 31u - (unsigned)__clz((int)open);
-                open ^= 1u << j;
-                unsigned column = first_column + Tile::column_of(first + j);
+                unsigned at = 31u - (unsigned)__clz((int)open);
+                open ^= 1u << at;
+                unsigned column = first_column + Tile::column_of(first + at);
                 unsigned key = parameters.base + column;
                 if (key == gate.own || columns[column].group == gate.group || is_listed(row, key)) {
                     continue;
                 }
-                // Without draws and counts an open score passes, whatever it is.
-                float score = DRAW != 0u || COUNT == 1u ? scores[j] : fmaxf(gate.lo, threshold.needed);
+                // Without draws and counts an open score passes, whatever it is. Registers have no index at run time.
+                float score = fmaxf(gate.lo, threshold.needed);
+                if (ALL_SCORES) {
+#pragma unroll
+                    for (unsigned j = 0u; j < SCORES; ++j) {
+                        score = j == at ? scores[j] : score;
+                    }
+                }
                 take_score(parameters, tables, state, pool, unsure, gate, threshold, row, column, score);
             }
         }
@@ -117,7 +126,7 @@ struct GateScores {
         for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
             most[i] = -LARGEST;
         }
-        if (DRAW == 0u && COUNT == 0u) {
+        if (!ALL_SCORES) {
 #pragma unroll
             for (unsigned j = 0u; j < Tile::HELD_COLUMNS; ++j) {
                 // Keys behind the last are looked at, and dropped then.
@@ -131,7 +140,7 @@ struct GateScores {
         }
 #pragma unroll
         for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
-            bool all = (DRAW != 0u || COUNT == 1u) && floors[i] < __uint_as_float(INFINITY_BITS);
+            bool all = ALL_SCORES && floors[i] < __uint_as_float(INFINITY_BITS);
             if (all || most[i] >= floors[i]) {
                 look(tile, i, first_column);
             }

@@ -213,6 +213,15 @@ pub unsafe fn info_nce_grad_into(
     cuda(device)?.info_nce_into(spec, batch, &gradients[..used], into.numbers)
 }
 
+/// Bytes of the card's memory that the devices of its context hold, in use or kept for the next call: a step that ran
+/// once does not make it grow.
+///
+/// # Errors
+/// [`Error::Unsupported`] where the device is no card.
+pub fn held_bytes(device: &Device) -> Result<u64> {
+    Ok(cuda(device)?.held_bytes())
+}
+
 /// The backend of a device that is a card.
 fn cuda(device: &Device) -> Result<&Cuda> {
     let backend = device.backend() as &dyn Any;

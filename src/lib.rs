@@ -60,7 +60,7 @@
 //! | [`Device`] | the door: check → plan → backend |
 //! | [`oracle`] | every operation once more, naively; shares no arithmetic with any backend beyond what `spec` computes |
 //! | `backend` | the trait `Backend`, one verb per operation, and its implementations |
-//! | `backend/cpu` | `lanes` (one small trait, a file per instruction set), `kernel` (the blocked product), `canonical`, `scan` (the fast pass and its bound), then one file per operation |
+//! | `backend/cpu` | `lanes` (one small trait, a file per instruction set), `kernel` (the blocked product), `canonical`, `scan` and `sieve` (the fast passes in f32 and in bytes, and their bounds), then one file per operation |
 //!
 //! One word per operation: the method, the specification, the oracle's function, the backend's file, the test and the
 //! bench of `top_k` all say `top_k`. A new operation is a specification in `spec`, a naive version in `oracle`, a verb

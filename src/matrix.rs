@@ -266,6 +266,8 @@ impl<'a> Matrix<'a> {
     ///
     /// # Panics
     /// Where `row >= self.rows()` or `out` is shorter than `dim`.
+    // Inlined so that kernels compile it for their instruction set.
+    #[inline(always)]
     pub fn widen_row(&self, row: usize, out: &mut [f32]) {
         let bytes = self.row_bytes(row);
         let out = &mut out[..self.dim];
@@ -285,6 +287,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Row `row` in place, where its elements are f32 and lie as f32 must.
+    #[inline]
     pub(crate) fn row_f32(&self, row: usize) -> Option<&[f32]> {
         match self.dtype {
             Dtype::F32 => bytemuck::try_cast_slice(self.row_bytes(row)).ok(),
@@ -293,6 +296,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Row `row` as f32: in place where that is possible, else widened into `room`, which holds at least `dim`.
+    #[inline(always)]
     pub(crate) fn row_f32_or<'r>(&'r self, row: usize, room: &'r mut [f32]) -> &'r [f32] {
         if let Some(values) = self.row_f32(row) {
             return values;
@@ -321,6 +325,7 @@ impl<'a> Matrix<'a> {
 /// f16 to f32 without branches, so that it becomes vector code: shift the fields into place, then let a
 /// multiplication by 2¹¹² mend the exponent; it is exact, for subnormal numbers too. Infinities and NaN, whose
 /// exponent the multiplication would turn into an ordinary number, get theirs back by a mask.
+#[inline(always)]
 fn widen_f16(words: &[[u8; 2]], out: &mut [f32]) {
     const EXPONENT_MEND: f32 = f32::from_bits((127 + 112) << 23);
     for (value, word) in out.iter_mut().zip(words) {

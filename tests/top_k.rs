@@ -401,6 +401,35 @@ fn sources_are_read_in_chunks() {
     assert_same(&device.top_k(&spec, &left, &Chunked(right)).unwrap(), &expected, "chunked");
 }
 
+/// Keys that stay on a device answer as they would have from memory, also after some were replaced.
+#[test]
+fn uploaded_keys_answer_the_same() {
+    for (seed, kind) in (0..).zip(KINDS) {
+        for dtype in DTYPES {
+            let (count, dim) = (200, 33);
+            let left = rows(kind, 9, dim, dtype, seed);
+            let mut right = values(kind, count, dim, dtype, seed + 40);
+            for device in devices() {
+                let mut uploaded = device.upload(&matrix(&right, count, dim, dtype)).unwrap();
+                assert!(uploaded.memory_bytes() >= (count * dim * dtype.bytes()) as u64);
+                for start in [0, 31, 150] {
+                    let fresh = values(Kind::Clustered, 50, dim, dtype, seed + start as u64);
+                    right[start * dim..(start + 50) * dim].copy_from_slice(&fresh);
+                    uploaded.update(start, &matrix(&fresh, 50, dim, dtype)).unwrap();
+                    let keys = matrix(&right, count, dim, dtype);
+                    for round in 0..4 {
+                        let mut spec = random_spec(&mut rng(seed * 100 + round), 9, count);
+                        spec.count_rejected &= round == 0;
+                        let expected = oracle::top_k(&spec, &left, &keys);
+                        let case = format!("{kind:?} {dtype} from {start}, {device:?}, {spec:?}");
+                        check_on(&device, &spec, &left, &uploaded, &expected, &case);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A part of the queries gets what it gets among all, draws included.
 #[test]
 fn parts_equal_the_whole() {

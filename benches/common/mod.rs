@@ -55,8 +55,17 @@ impl Size {
     }
 }
 
-/// A group whose measurements take about three seconds each.
+/// A group whose measurements take about three seconds each. `COSMINE_ISA`, which forces the processor's instruction set,
+/// is part of its name, so that sets are kept apart:
+///
+/// ```sh
+/// for set in portable avx2 avxvnni avx512 avx512vnni; do COSMINE_ISA=$set cargo bench; done
+/// ```
 pub fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let name = match std::env::var("COSMINE_ISA") {
+        Ok(set) => format!("{name}, {set}"),
+        Err(_) => name.to_owned(),
+    };
     let mut group = criterion.benchmark_group(name);
     group
         .sampling_mode(SamplingMode::Flat)

@@ -37,17 +37,17 @@ type Gemm = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-pub struct Cublas {
+pub(crate) struct Cublas {
     handle: *mut c_void,
     gemm: Gemm,
-    pub version: i32,
+    pub(crate) version: i32,
     stream: Arc<CudaStream>,
     _library: Library,
 }
 
 impl Cublas {
     /// Opens cuBLAS on a stream, or says why not.
-    pub fn open(stream: &Arc<CudaStream>) -> Result<Self, String> {
+    pub(crate) fn open(stream: &Arc<CudaStream>) -> Result<Self, String> {
         let mut reason = String::new();
         let named = std::env::var("COSMINE_CUBLAS").ok();
         for name in named.iter().map(String::as_str).chain(NAMES) {
@@ -84,7 +84,7 @@ impl Cublas {
     }
 
     /// All products of `rows` queries and `keys` keys of `dim` elements, submitted to the stream.
-    pub fn scores<T>(
+    pub(crate) fn scores<T>(
         &self,
         queries: &CudaSlice<T>,
         keys: &CudaSlice<T>,

@@ -6,6 +6,7 @@
 
 mod cublas;
 
+use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,7 @@ fn main() {
     let device = match Device::open("cuda", Limits::default()) {
         Ok(device) => device,
         Err(error) => {
-            println!("{}", json!({ "absent": error.to_string() }));
+            say(&json!({ "absent": error.to_string() }));
             let required = std::env::var("COSMINE_REQUIRE").is_ok_and(|names| names.contains("cuda"));
             std::process::exit(i32::from(required));
         }
@@ -46,7 +47,11 @@ fn main() {
         "streaming": bench.few_queries(),
         "info_nce": bench.info_nce(),
     });
-    println!("{results:#}");
+    say(&results);
+}
+
+fn say(value: &Value) {
+    writeln!(std::io::stdout(), "{value:#}").expect("somebody reads the figures");
 }
 
 /// Random rows, made as they are read: the same for the same seed.

@@ -6,7 +6,7 @@ the machine hits all alike; the figure is the median over the rounds. Peak memor
 included.
 
 Rows are seeded Gaussian numbers. FAISS, numpy and PyTorch get rows that are normalised and an index that is built
-before the clock starts; `cosmine bench` normalises and packs within the time.
+before the clock starts; cosmine normalises and packs within the time, but for the cases that say `prepared`.
 """
 
 import argparse
@@ -23,14 +23,29 @@ import time
 import numpy as np
 
 import contenders
+import sweep
 
 # Product and sum of each matrix product: the scores; for gradients the scores and one product for each side.
-FLOPS = {"top_k": 2, "info_nce_grad": 6}
-CASES = {
-    "top_k": [(1024, 100_000, 384)],
-    "info_nce_grad": [(1024, 1024, 384), (4096, 4096, 384)],
-}
+FLOPS = {"top_k": 2, "mine": 2, "info_nce_grad": 6}
 K = 16
+LARGE = {"op": "top_k", "rows": 1024, "keys": 100_000, "dim": 384, "k": K}
+# `of` names the contenders that a case is measured with; without it all of its operation are.
+CASES = [
+    LARGE,
+    {**LARGE, "prepared": True, "of": []},
+    {**LARGE, "k": 100, "of": ["faiss IndexFlatIP f32"]},
+    {**LARGE, "dim": 768, "of": ["faiss IndexFlatIP f32"]},
+    {**LARGE, "dim": 1024, "of": ["faiss IndexFlatIP f32"]},
+    {**LARGE, "planted": True, "of": []},
+    {**LARGE, "op": "mine", "planted": True, "ratio": 0.95, "groups": 1000, "of": []},
+    {**LARGE, "rows": 1, "keys": 1_000_000, "prepared": True, "of": ["faiss IndexFlatIP f32"]},
+    {**LARGE, "rows": 16, "keys": 1_000_000, "prepared": True, "of": ["faiss IndexFlatIP f32"]},
+    {"op": "mine", "rows": 16_000, "keys": 16_000, "dim": 384, "k": K, "ratio": 0.95, "data": None},
+    {"op": "info_nce_grad", "rows": 1024, "keys": 1024, "dim": 384},
+    {"op": "info_nce_grad", "rows": 4096, "keys": 4096, "dim": 384},
+]
+# What tells cases of one operation and shape apart.
+MARKS = ("prepared", "planted", "ratio", "groups", "data")
 PACKAGES = ("numpy", "faiss-cpu", "torch")
 
 
@@ -48,26 +63,38 @@ def run_process(command, threads):
         return out.read().decode(), usage.ru_maxrss / 1024
 
 
-def cosmine(arguments, op, shape, dtype):
-    rows, keys, dim = map(str, shape)
-    command = [arguments.cosmine, "bench", "--op", op, "--rows", rows, "--keys", keys, "--dim", dim, "--k", str(K)]
+def cosmine_bench(arguments, case, dtype):
+    sizes = [word for name in ("rows", "keys", "dim") for word in (f"--{name}", str(case[name]))]
+    command = [arguments.cosmine, "bench", "--op", case["op"], *sizes, "--k", str(case.get("k", K))]
     return [*command, "--dtype", dtype, "--device", "cpu", "--threads", str(arguments.threads), "--json"]
 
 
-def plan(arguments, op, shape):
+def cosmine_case(arguments, case):
+    """`case.rs`, for what the command's own bench has no flag for."""
+    command = [arguments.case, "--threads", str(arguments.threads)]
+    for name in ("rows", "keys", "dim", "k", *MARKS):
+        value = case.get(name)
+        command += [] if value in (None, False) else [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return command
+
+
+def plan(arguments, case):
     """The contenders of a case: name and command."""
-    own = [(f"cosmine {dtype}", cosmine(arguments, op, shape, dtype)) for dtype in ("f32", "f16", "bf16")]
+    if case["op"] == "info_nce_grad" or case == LARGE:
+        own = [(f"cosmine {dtype}", cosmine_bench(arguments, case, dtype)) for dtype in ("f32", "f16", "bf16")]
+    else:
+        own = [("cosmine", cosmine_case(arguments, case))]
     here = pathlib.Path(__file__).with_name("contenders.py")
     others = [
-        (name, [sys.executable, str(here), name, json.dumps([*shape, K]), str(arguments.threads)])
+        (name, [sys.executable, str(here), name, json.dumps(case), str(arguments.threads)])
         for name, (package, its_op, _) in contenders.CONTENDERS.items()
-        if its_op == op and contenders.version(package)
+        if its_op == case["op"] and name in case.get("of", [name]) and contenders.version(package)
     ]
     return own + others
 
 
-def measure(arguments, op, shape):
-    commands = plan(arguments, op, shape)
+def measure(arguments, case):
+    commands = plan(arguments, case)
     seconds = {name: [] for name, _ in commands}
     memory = {name: [] for name, _ in commands}
     for round_number in range(arguments.rounds):
@@ -76,14 +103,11 @@ def measure(arguments, op, shape):
             out, peak = run_process(command, arguments.threads)
             seconds[name].append(json.loads(out)["seconds"])
             memory[name].append(peak)
-    work = FLOPS[op] * shape[0] * shape[1] * shape[2]
-    own = statistics.median(seconds["cosmine f32"])
+    work = FLOPS[case["op"]] * case["rows"] * case["keys"] * case["dim"]
+    own = statistics.median(seconds[commands[0][0]])
     return [
         {
-            "op": op,
-            "rows": shape[0],
-            "keys": shape[1],
-            "dim": shape[2],
+            **{name: value for name, value in case.items() if name != "of"},
             "name": name,
             "seconds": statistics.median(seconds[name]),
             "seconds_all": seconds[name],
@@ -95,18 +119,17 @@ def measure(arguments, op, shape):
     ]
 
 
-def agreement(arguments, shape):
+def agreement(arguments, case):
     """The share of neighbours that `cosmine mine` and FAISS find alike on the same rows."""
-    rows, keys, dim = shape
     with tempfile.TemporaryDirectory() as folder:
-        queries, corpus = contenders.gaussian(1, rows, dim), contenders.gaussian(2, keys, dim)
+        queries, corpus = contenders.inputs(case)
         paths = [os.path.join(folder, name) for name in ("queries.npy", "corpus.npy", "found.npz")]
         np.save(paths[0], queries)
         np.save(paths[1], corpus)
         command = [arguments.cosmine, "mine", "--queries", paths[0], "--corpus", paths[1], "--k", str(K)]
         run_process([*command, "--threads", str(arguments.threads), "--json", "--out", paths[2]], arguments.threads)
         found = np.load(paths[2])["indices"]
-    others = contenders.faiss_index(corpus, arguments.threads).search(contenders.normalised(queries), K)[1]
+    others = contenders.faiss_index(corpus, arguments.threads).search(queries, K)[1]
     return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), others.tolist())]))
 
 
@@ -132,9 +155,10 @@ def machine():
 def table(results):
     previous = None
     for row in results:
-        case = (row["op"], row["rows"], row["keys"], row["dim"])
+        marks = [name if row[name] is True else f"{name} {row[name]}" for name in MARKS if name in row]
+        case = ", ".join([f"{row['op']}, {row['rows']} × {row['keys']} × {row['dim']}, k {row.get('k', '–')}", *marks])
         if case != previous:
-            print(f"\n{row['op']}, {row['rows']} × {row['keys']} × {row['dim']}")
+            print(f"\n{case}")
             print(f"{'':<28}{'seconds':>10}{'GFLOP/s':>10}{'time ratio':>12}{'peak MiB':>10}")
             previous = case
         print(f"{row['name']:<28}{row['seconds']:>10.4f}{row['gflops']:>10.1f}{row['ratio']:>12.2f}{row['peak_mib']:>10.0f}")
@@ -143,13 +167,19 @@ def table(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cosmine", required=True, help="the command, built for release")
+    parser.add_argument("--case", required=True, help="the bench `case`, built")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=CASES, help="this operation alone")
+    parser.add_argument("--only", choices=FLOPS, help="this operation alone")
     parser.add_argument("--json", default="benches/results/peers.json", help="where the figures go")
+    parser.add_argument("--data", help="folder of 16,000 pairs: queries.npy and corpus.npy of f16, meta.tsv")
+    parser.add_argument("--sweep", action="store_true", help="plot throughput against rows, keys, dim and k instead")
     arguments = parser.parse_args()
+    if arguments.sweep:
+        sweep.main(arguments, machine())
+        return
     report = {
-        "command": " ".join(["benches/peers/run", *sys.argv[3:]]),
+        "command": " ".join(["benches/peers/run", *sys.argv[5:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": output_of("git", "describe", "--always", "--dirty"),
         "versions": {
@@ -164,14 +194,18 @@ def main():
         "flops_counted": {op: f"{factor}·rows·keys·dim" for op, factor in FLOPS.items()},
         "results": [],
     }
-    for op, shapes in CASES.items():
-        if arguments.only in (None, op):
-            for shape in shapes:
-                report["results"] += measure(arguments, op, shape)
+    for case in CASES:
+        if arguments.only not in (None, case["op"]):
+            continue
+        if "data" in case:
+            if arguments.data is None:
+                continue
+            case = {**case, "data": arguments.data}
+        report["results"] += measure(arguments, case)
     if arguments.only in (None, "top_k"):
-        report["neighbours_shared_with_faiss"] = agreement(arguments, CASES["top_k"][0])
+        report["neighbours_shared_with_faiss"] = agreement(arguments, LARGE)
     table(report["results"])
-    print(f"\nratio: time over that of cosmine f32; above 1 is slower. {arguments.threads} threads, "
+    print(f"\nratio: time over that of the case's first line; above 1 is slower. {arguments.threads} threads, "
           f"median of {arguments.rounds} rounds, {report['machine']['processor']}")
     for package in PACKAGES:
         print(f"{package}: {report['versions'][package] or 'absent, not measured'}")

@@ -7,6 +7,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the lists of all kernels are for tests; the matrix unit comes next"))]
 mod gpu;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;

@@ -22,6 +22,9 @@ const KEY_EXTRA_BYTES: usize = 32;
 /// Up to this dim rows may be scanned in bytes: sums of codes fit 32 bits.
 const MOST_BYTE_DIM: usize = 1 << 16;
 
+/// Queries that cost less than reading the keys does.
+const FEW_QUERIES: usize = 48;
+
 /// What scores are made of before the survivors are scored canonically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
@@ -31,10 +34,12 @@ pub(crate) enum Arithmetic {
     Bytes,
 }
 
-/// How to scan for the best keys. `byte_products`: whether the processor multiplies bytes faster than f32. `counted`:
-/// whether every score beyond a bound must be counted.
-pub(crate) fn arithmetic(shape: Shape, byte_products: bool, counted: bool) -> Arithmetic {
-    match byte_products && !counted && shape.dim <= MOST_BYTE_DIM {
+/// How to scan for the best keys. `byte_products`: whether the processor multiplies bytes much faster than f32. `packed`:
+/// whether the keys are in bytes already. `counted`: whether every score beyond a bound must be counted.
+pub(crate) fn arithmetic(shape: Shape, byte_products: bool, packed: bool, counted: bool) -> Arithmetic {
+    // So few queries take less time than the keys take to come from memory, where bytes are a quarter of f32.
+    let memory_bound = packed && shape.queries <= FEW_QUERIES;
+    match (byte_products || memory_bound) && !counted && shape.dim <= MOST_BYTE_DIM {
         true => Arithmetic::Bytes,
         false => Arithmetic::F32,
     }
@@ -50,6 +55,14 @@ pub(crate) struct ScanPlan {
     pub(crate) key_rows: usize,
     /// Panels of keys that a thread scans with all its queries.
     pub(crate) group_panels: usize,
+}
+
+impl ScanPlan {
+    /// All keys at once, where they are packed already and cost nothing more.
+    pub(crate) fn with_all_keys(self, shape: Shape) -> Self {
+        let positions = u32::MAX as usize / PANEL * PANEL;
+        ScanPlan { key_rows: shape.keys.next_multiple_of(PANEL).clamp(PANEL, positions), ..self }
+    }
 }
 
 /// Cuts a scan so that packed queries and keys, and `state_bytes` per query, stay within the limit: half of it for the
@@ -129,6 +142,26 @@ mod tests {
         assert_eq!((least.query_rows, least.key_rows), (STRIP, PANEL));
         let wide = scan(Shape { queries: 1, keys: 1, dim: usize::MAX }, Limits::default(), Arithmetic::F32, 0, 0);
         assert_eq!((wide.query_rows, wide.key_rows, wide.group_panels), (STRIP, PANEL, 1));
+    }
+
+    #[test]
+    fn bytes_where_they_are_faster() {
+        let choose = |queries, dim, byte_products, packed| {
+            arithmetic(Shape { queries, dim, ..SHAPE }, byte_products, packed, false)
+        };
+        assert_eq!(choose(1000, 384, true, false), Arithmetic::Bytes);
+        assert_eq!(choose(1000, 384, false, true), Arithmetic::F32);
+        assert_eq!(choose(1, 384, false, true), Arithmetic::Bytes);
+        assert_eq!(choose(1, 1 << 17, true, true), Arithmetic::F32);
+        assert_eq!(arithmetic(SHAPE, true, true, true), Arithmetic::F32);
+    }
+
+    #[test]
+    fn packed_keys_are_scanned_at_once() {
+        let plan = scan(SHAPE, Limits::default(), Arithmetic::Bytes, 1000, 0);
+        assert_eq!(plan.key_rows, 32_768);
+        assert_eq!(plan.with_all_keys(SHAPE).key_rows, 100_000);
+        assert_eq!(plan.with_all_keys(Shape { keys: 0, ..SHAPE }).key_rows, 32);
     }
 
     #[test]

@@ -198,12 +198,22 @@ void issue(u32, void* const* brought) {
     batches.open.push_back(op);
 }
 
+// wgmma is the work of a warpgroup: a batch is done when all four warps have committed it, and for all four at once.
 void wait_for_batches(Batches& batches, Warp& warp, u32 pending, const void* code) {
-    while (batches.committed.size() > pending) {
-        auto batch = std::move(batches.committed.front());
-        batches.committed.pop_front();
-        for (auto& op : batch) land(warp, op, code);
-    }
+    u64 target = batches.count > pending ? batches.count - pending : 0;
+    Warp* four = &warp.block->warps[warp.index & ~3u];
+    for (Warp* each = four; each < four + 4; each++)
+        while (each->batches.count < target) {
+            each->batches.waiting.push_back(&self());
+            wait_here("wgmma.wait_group", 0, code);
+        }
+    for (Warp* each = four; each < four + 4; each++)
+        for (; each->batches.landed < target; each->batches.landed++) {
+            for (auto& op : each->batches.committed.front()) land(*each, op, code);
+            each->batches.committed.pop_front();
+            tell(each->batches.reads, self());
+        }
+    for (Warp* each = four; each < four + 4; each++) learn(self(), each->batches.reads);
     // Accumulators that nothing is under way for come back.
     std::map<u32*, const Multiplication*> busy;
     for (auto& batch : batches.committed)
@@ -254,6 +264,9 @@ void simt_wgmma_commit() {
         batches.committed.push_back(std::move(batches.open));
         batches.open.clear();
         batches.fenced = false;
+        batches.count++;
+        for (Thread* thread : batches.waiting) make_ready(thread);
+        batches.waiting.clear();
     }, nullptr, false);
 }
 
@@ -262,7 +275,7 @@ void simt_wgmma_wait(u32 pending) {
     simt_collective(~0u, "wgmma.wait_group", 0, [](u32, void* const* brought) {
         Warp& warp = *self().warp;
         wait_for_batches(warp.batches, warp, ((Wait*)brought[0])->pending, ((Wait*)brought[0])->code);
-    }, &mine, false);
+    }, &mine, true);  // the lanes go on together
 }
 
 }

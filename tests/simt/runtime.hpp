@@ -86,6 +86,9 @@ struct Batches {
     bool fenced = false;
     std::vector<Multiplication> open;
     std::deque<std::vector<Multiplication>> committed;
+    u64 count = 0, landed = 0;     // batches that were committed; those of them that are done
+    Knowledge reads;               // up to the reads of those
+    std::vector<Thread*> waiting;  // of other warps, for this one's next batch
     std::map<u32*, std::vector<u32>> sums;  // accumulators of lane 0 -> those of all lanes, while they are poisoned
 };
 

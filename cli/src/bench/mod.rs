@@ -58,10 +58,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let device = args.device.open_within_memory()?;
     let name = device.info().name;
     let threads = (name == "cpu").then(|| threads(usize::from(args.device.threads)));
-    let before = threads.map(peak::measure);
+    let measure_peak = || threads.map(|threads| peak::measure(threads, op == Operation::TopK));
+    let before = measure_peak();
     let inputs = (rows::normal(1, queries, dim, args.dtype.into())?, rows::normal(2, keys, dim, args.dtype.into())?);
     let mut seconds = measure(|| call(&device, op, k, &inputs))?;
-    let after = threads.map(peak::measure);
+    let after = measure_peak();
     seconds.sort_by(f64::total_cmp);
     let median = median(&seconds);
     let (flops, factor) = work(op);

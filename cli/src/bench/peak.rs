@@ -1,5 +1,6 @@
-//! The peak of the unit that the processor's scans run on: fused multiply-add of f32 vectors, measured on as many
-//! threads as the device uses. Independent chains of them hide the latency; nothing is loaded or stored.
+//! The peak of the unit that an operation's scan runs on: fused multiply-add of f32 vectors, or for `top_k` where the
+//! processor has it the dot product of bytes; measured on as many threads as the device uses. Independent chains hide the
+//! latency; nothing is loaded or stored.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -15,13 +16,13 @@ const DURATION: Duration = Duration::from_millis(200);
 pub(super) struct Peak {
     /// The unit, in words.
     pub(super) unit: &'static str,
-    /// Of all threads together, a multiply-add counted as two.
+    /// Of all threads together, a multiply-add counted as two; of integers where the unit is.
     pub(super) gflops: f64,
 }
 
-/// Measures for a fifth of a second on `threads` threads.
-pub(super) fn measure(threads: usize) -> Peak {
-    let (unit, lanes, run) = unit();
+/// Measures for a fifth of a second on `threads` threads. `bytes`: whether the operation may multiply bytes.
+pub(super) fn measure(threads: usize, bytes: bool) -> Peak {
+    let (unit, lanes, run) = if bytes { byte_unit().unwrap_or_else(unit) } else { unit() };
     let begin = Barrier::new(threads);
     let one = || {
         begin.wait();
@@ -40,8 +41,31 @@ pub(super) fn measure(threads: usize) -> Peak {
     Peak { unit, gflops }
 }
 
-/// The widest unit of this processor: its name, f32 values in a vector, and a run of some steps.
-fn unit() -> (&'static str, usize, fn(usize)) {
+/// A unit of the processor: its name, values in a vector, and a run of some steps.
+type Unit = (&'static str, usize, fn(usize));
+
+/// Dot products of bytes, where the processor has them and the processor's device uses them: multiply-adds in a vector.
+fn byte_unit() -> Option<Unit> {
+    // The same variable as the device's: a set without such products scans in f32.
+    let forced = std::env::var("COSMINE_ISA").unwrap_or_default();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let wide = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+        let narrow = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni");
+        match forced.as_str() {
+            "portable" | "avx2" | "avx512" => return None,
+            "avxvnni" if narrow => return Some(("bytes, AVX-VNNI", 32, x86::avxvnni)),
+            _ if wide => return Some(("bytes, AVX-512 VNNI", 64, x86::avx512vnni)),
+            _ if narrow && !is_x86_feature_detected!("avx512f") => return Some(("bytes, AVX-VNNI", 32, x86::avxvnni)),
+            _ => {}
+        }
+    }
+    drop(forced);
+    None
+}
+
+/// The widest unit of this processor for f32.
+fn unit() -> Unit {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
@@ -78,7 +102,10 @@ fn portable(steps: usize) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
+    use std::arch::x86_64::{
+        _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_set1_epi8, _mm256_set1_ps, _mm512_dpbusd_epi32,
+        _mm512_fmadd_ps, _mm512_set1_epi8, _mm512_set1_ps,
+    };
     use std::hint::black_box;
 
     use super::CHAINS;
@@ -96,6 +123,40 @@ mod x86 {
             black_box(sums);
         }
         // SAFETY: `unit` hands this function out only where the processor has AVX-512F.
+        unsafe { run(steps) }
+    }
+
+    pub(super) fn avx512vnni(steps: usize) {
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        fn run(steps: usize) {
+            let mut sums = [_mm512_set1_epi8(0); CHAINS];
+            let (unsigned, signed) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(-2)));
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = _mm512_dpbusd_epi32(*sum, unsigned, signed);
+                }
+            }
+            black_box(sums);
+        }
+        // SAFETY: `byte_unit` hands this function out only where the processor has AVX-512 VNNI.
+        unsafe { run(steps) }
+    }
+
+    pub(super) fn avxvnni(steps: usize) {
+        #[target_feature(enable = "avx2,avxvnni")]
+        fn run(steps: usize) {
+            for _ in 0..2 {
+                let mut sums = [_mm256_set1_epi8(0); CHAINS / 2];
+                let (unsigned, signed) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-2)));
+                for _ in 0..steps {
+                    for sum in &mut sums {
+                        *sum = _mm256_dpbusd_avx_epi32(*sum, unsigned, signed);
+                    }
+                }
+                black_box(sums);
+            }
+        }
+        // SAFETY: `byte_unit` hands this function out only where the processor has AVX-VNNI.
         unsafe { run(steps) }
     }
 
@@ -125,7 +186,9 @@ mod tests {
 
     #[test]
     fn a_peak_is_within_what_processors_can_do() {
-        let Peak { unit, gflops } = measure(1);
-        assert!((0.1..2_000.0).contains(&gflops), "{unit}: {gflops} GFLOP/s on one thread");
+        for bytes in [false, true] {
+            let Peak { unit, gflops } = measure(1, bytes);
+            assert!((0.1..10_000.0).contains(&gflops), "{unit}: {gflops} GFLOP/s on one thread");
+        }
     }
 }

@@ -121,8 +121,7 @@ impl Room {
         slot: usize,
     ) -> Coded {
         let Room { widened, unit, rounded, bytes } = self;
-        let source = matrix.row_f32_or(row, widened);
-        let coded = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: true });
+        let coded = isa.dispatch(Quantise { matrix, row, widened, factor, unit, rounded, bytes, is_key: true });
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
         for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(bytes.as_chunks::<GROUP>().0) {
             *word = u32::from_le_bytes(*bytes);
@@ -166,10 +165,10 @@ impl QueryCodes {
                 || Room::new(dim),
                 |Room { widened, rounded, bytes, .. }, ((((words, coded), starts), units), factors)| {
                     for (slot, (row, factor)) in factors.iter().enumerate() {
-                        let source = matrix.row_f32_or(*row as usize, widened);
                         let unit = &mut units[slot * unit_width..][..bytes.len()];
-                        let factor = *factor;
-                        coded[slot] = isa.dispatch(Quantise { source, factor, unit, rounded, bytes, is_key: false });
+                        let (row, factor, is_key) = (*row as usize, *factor, false);
+                        let quantise = Quantise { matrix, row, widened, factor, unit, rounded, bytes, is_key };
+                        coded[slot] = isa.dispatch(quantise);
                         let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
                         starts[slot] = -i32::from(KEY_OFFSET) * sum;
                         let column = words[slot..].iter_mut().step_by(STRIP);
@@ -183,9 +182,12 @@ impl QueryCodes {
     }
 }
 
-/// Turns a widened row into the unit row, and that into codes.
+/// Turns a row into the unit row, and that into codes.
 struct Quantise<'a> {
-    source: &'a [f32],
+    matrix: &'a Matrix<'a>,
+    row: usize,
+    /// Room for a row.
+    widened: &'a mut [f32],
     factor: Factor,
     /// Result: the unit row, padded with zeros to a multiple of 16.
     unit: &'a mut [f32],
@@ -208,7 +210,7 @@ impl Task for Quantise<'_> {
             false => (L::SIGNED_LEVELS as f32, 0),
         };
         let units = self.unit.as_chunks_mut::<WIDE>().0;
-        let (blocks, rest) = self.source.as_chunks::<WIDE>();
+        let (blocks, rest) = self.matrix.row_f32_or(self.row, self.widened).as_chunks::<WIDE>();
         let mut last = [0.0; WIDE];
         last[..rest.len()].copy_from_slice(rest);
         let mut largest = [0_u32; WIDE];

@@ -40,6 +40,8 @@ pub(crate) struct Cpu {
     /// A pool of its own where a number of threads was asked for; else the process's.
     pool: Option<rayon::ThreadPool>,
     canonical: bool,
+    /// What calls of `info_nce` leave to the next.
+    spare: info_nce::Spare,
 }
 
 impl Cpu {
@@ -50,7 +52,7 @@ impl Cpu {
             0 => None,
             threads => rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok(),
         };
-        Cpu { isa, limits, pool, canonical: is_canonical(isa) }
+        Cpu { isa, limits, pool, canonical: is_canonical(isa), spare: info_nce::Spare::new(limits) }
     }
 
     fn isa(&self) -> Isa {

@@ -14,8 +14,8 @@ use crate::matrix::Matrix;
 
 /// Panels that a task packs.
 const TASK_PANELS: usize = 8;
-/// The scale of a row that is not read.
-pub(crate) const UNREAD: RowScale = RowScale { exponent: 0, inverse: 0.0, finite: true };
+/// The scale of a row that is not read yet: that of zeros.
+const UNREAD: RowScale = RowScale { exponent: 0, inverse: 0.0, finite: true };
 
 /// Some rows of a matrix, packed for the sieve; the rest of it is not looked at.
 pub(crate) struct Packed {
@@ -25,6 +25,24 @@ pub(crate) struct Packed {
     pub(crate) coded: Vec<Coded>,
     /// See [`KeyCodes`](super::codes::KeyCodes).
     pub(crate) lines: Vec<Line>,
+    pub(crate) special: Special,
+}
+
+/// How many rows are out of the ordinary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Special {
+    pub(crate) zero_rows: usize,
+    /// Rows that are not finite.
+    pub(crate) skipped_rows: usize,
+}
+
+impl Special {
+    pub(crate) fn of(scales: &[RowScale]) -> Self {
+        Special {
+            zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
+            skipped_rows: scales.iter().filter(|scale| !scale.finite).count(),
+        }
+    }
 }
 
 impl Packed {
@@ -35,6 +53,7 @@ impl Packed {
             scales: try_vec(UNREAD, rows, "scales of keys")?,
             coded: try_vec(HIDDEN, padded, "codes of keys")?,
             lines: try_vec(Line::ZERO, padded / PANEL * lines_of_panel(dim), "codes of keys")?,
+            special: Special { zero_rows: rows, skipped_rows: 0 },
         })
     }
 
@@ -52,7 +71,8 @@ impl Packed {
         let coded = &mut self.coded[panels.start * PANEL..panels.end * PANEL];
         let lines = &mut self.lines[panels.start * panel_lines..panels.end * panel_lines];
         let first = positions.start;
-        self.scales[positions]
+        let before = Special::of(&self.scales[positions.clone()]);
+        self.scales[positions.clone()]
             .par_chunks_mut(TASK_PANELS * PANEL)
             .zip(coded.par_chunks_mut(TASK_PANELS * PANEL))
             .zip(lines.par_chunks_mut(TASK_PANELS * panel_lines))
@@ -77,6 +97,10 @@ impl Packed {
                     }
                 },
             );
+        let after = Special::of(&self.scales[positions]);
+        let Special { zero_rows, skipped_rows } = &mut self.special;
+        *zero_rows = *zero_rows - before.zero_rows + after.zero_rows;
+        *skipped_rows = *skipped_rows - before.skipped_rows + after.skipped_rows;
     }
 
     /// Bytes that it occupies.

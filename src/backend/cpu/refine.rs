@@ -3,6 +3,7 @@
 
 use super::lanes::{Lanes, Task};
 use super::rows::Factor;
+use crate::matrix::Matrix;
 
 /// Partial sums, whatever the width of the vectors, so that one bound on the rounding holds: `dim/64 + 6` additions each.
 const SUMS: usize = 64;
@@ -11,9 +12,12 @@ const SUMS: usize = 64;
 pub(crate) struct Refine<'a> {
     /// Padded with zeros to a multiple of 64.
     pub(crate) unit: &'a [f32],
-    /// At most as long.
-    pub(crate) key: &'a [f32],
+    /// The key's matrix and row.
+    pub(crate) keys: &'a Matrix<'a>,
+    pub(crate) key: usize,
     pub(crate) factor: Factor,
+    /// Room for a row.
+    pub(crate) room: &'a mut [f32],
 }
 
 impl Task for Refine<'_> {
@@ -37,8 +41,9 @@ impl Refine<'_> {
     /// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
     #[inline(always)]
     unsafe fn sum<L: Lanes, const V: usize>(self) -> f32 {
-        assert!(V * L::WIDTH == SUMS && self.unit.len().is_multiple_of(SUMS) && self.unit.len() >= self.key.len());
-        let (keys, rest) = self.key.as_chunks::<SUMS>();
+        let key = self.keys.row_f32_or(self.key, self.room);
+        assert!(V * L::WIDTH == SUMS && self.unit.len().is_multiple_of(SUMS) && self.unit.len() >= key.len());
+        let (keys, rest) = key.as_chunks::<SUMS>();
         let units = self.unit.as_chunks::<SUMS>().0;
         let (before, after) = self.factor.split();
         let mut sums = [0.0_f32; SUMS];

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::canonical::{Prepared, RowScale, scales_of};
 use super::codes::{HIDDEN, KeyCodes, QueryCodes};
 use super::lanes::{Isa, PANEL, STRIP};
-use super::packed::Packed;
+use super::packed::{Packed, Special};
 use super::storage::{HostCopy, PackedRange};
 use crate::error::try_vec;
 use crate::error::{Error, Result};
@@ -171,7 +171,7 @@ pub(crate) struct KeyChunk<'a> {
     pub(crate) panels: Vec<f32>,
     /// The same rows where the scan is in bytes.
     pub(crate) codes: Option<KeyCodes<'a>>,
-    /// The largest norm of a packed row.
+    /// The largest norm of a packed row; for cosine it does not matter, and is 1.
     pub(crate) largest_norm: f64,
     pub(crate) zero_rows: usize,
     pub(crate) skipped_rows: usize,
@@ -189,97 +189,24 @@ impl<'a> KeyChunk<'a> {
         nonfinite: NonFinite,
         excluded: Option<&Bitset>,
     ) -> Result<Self> {
+        let parts = Parts { isa, metric, excluded, range };
         let stored = keys.on_device().and_then(|matrix| matrix.storage::<HostCopy>());
-        let excludes = |row: u32| excluded.is_some_and(|set| set.contains(range.start + row as usize));
-        let mut chunk = match (arithmetic, stored.and_then(|stored| stored.packed(range.clone()))) {
-            (Arithmetic::Bytes, Some(packed)) => KeyChunk::stored(keys, range.clone(), packed, excludes)?,
-            (Arithmetic::Bytes, None) => KeyChunk::in_bytes(isa, keys, range.clone(), excludes)?,
-            (Arithmetic::F32, packed) => {
-                let scales = packed.map(|packed| Cow::Borrowed(packed.scales));
-                KeyChunk::in_f32(isa, keys, range.clone(), scales, metric, excludes)?
-            }
+        let stored = stored.and_then(|stored| stored.packed(parts.range.clone()));
+        let matrix = keys.read(parts.range.clone())?;
+        let mut chunk = match (arithmetic, stored) {
+            (Arithmetic::Bytes, Some(packed)) => parts.stored(matrix, packed),
+            (Arithmetic::Bytes, None) => parts.in_bytes(matrix)?,
+            (Arithmetic::F32, packed) => parts.in_f32(matrix, packed.map(|packed| packed.scales))?,
         };
-        check_finite("keys", &chunk.scales, range.start, nonfinite)?;
+        if chunk.skipped_rows > 0 {
+            check_finite("keys", &chunk.scales, chunk.start, nonfinite)?;
+        }
         if let (Metric::Dot, Some(codes)) = (metric, &mut chunk.codes) {
             for (coded, row) in codes.coded.to_mut().iter_mut().zip(&*chunk.kept) {
                 *coded = coded.weighted(weight(metric, chunk.scales[*row as usize], chunk.largest_norm));
             }
         }
         Ok(chunk)
-    }
-
-    /// Keys as the device has them packed: no position is left out, those of excluded keys are hidden.
-    fn stored(
-        keys: &'a dyn Rows,
-        range: Range<usize>,
-        packed: PackedRange<'a>,
-        excludes: impl Fn(u32) -> bool,
-    ) -> Result<Self> {
-        let PackedRange { scales, coded, lines, identity } = packed;
-        let mut codes = KeyCodes { lines: Cow::Borrowed(lines), coded: Cow::Borrowed(coded) };
-        let excluded: Vec<u32> = identity.iter().copied().filter(|row| excludes(*row)).collect();
-        for row in &excluded {
-            codes.coded.to_mut()[*row as usize] = HIDDEN;
-        }
-        let mut chunk = KeyChunk::new(keys.read(range.clone())?, range.start, Cow::Borrowed(scales), excludes);
-        chunk.kept = Cow::Borrowed(identity);
-        chunk.position = Cow::Borrowed(identity);
-        chunk.codes = Some(codes);
-        Ok(chunk)
-    }
-
-    fn in_bytes(isa: Isa, keys: &'a dyn Rows, range: Range<usize>, excludes: impl Fn(u32) -> bool) -> Result<Self> {
-        let matrix = keys.read(range.clone())?;
-        let kept: Vec<u32> = (0..range.len() as u32).filter(|row| !excludes(*row)).collect();
-        let mut packed = Packed::empty(kept.len(), matrix.dim())?;
-        packed.fill(isa, &matrix, 0..kept.len().div_ceil(PANEL), |position| kept[position] as usize);
-        let scales = match kept.len() == range.len() {
-            true => packed.scales,
-            false => scales(isa, &matrix),
-        };
-        let codes = KeyCodes { lines: Cow::Owned(packed.lines), coded: Cow::Owned(packed.coded) };
-        let mut chunk = KeyChunk::new(matrix, range.start, Cow::Owned(scales), excludes);
-        chunk.place(kept)?;
-        chunk.codes = Some(codes);
-        Ok(chunk)
-    }
-
-    fn in_f32(
-        isa: Isa,
-        keys: &'a dyn Rows,
-        range: Range<usize>,
-        known: Option<Cow<'a, [RowScale]>>,
-        metric: Metric,
-        excludes: impl Fn(u32) -> bool,
-    ) -> Result<Self> {
-        let matrix = keys.read(range.clone())?;
-        let scales = known.unwrap_or_else(|| Cow::Owned(scales(isa, &matrix)));
-        let keep = |row: &u32| scales[*row as usize].finite && !excludes(*row);
-        let kept: Vec<u32> = (0..scales.len() as u32).filter(keep).collect();
-        let mut chunk = KeyChunk::new(matrix, range.start, scales, excludes);
-        let rows: Vec<_> = kept.iter().map(|row| (*row, chunk.factor_of_row(metric, *row))).collect();
-        chunk.place(kept)?;
-        chunk.panels = pack::<PANEL>(&chunk.matrix, &rows)?;
-        Ok(chunk)
-    }
-
-    /// A chunk with nothing packed.
-    fn new(matrix: Matrix<'a>, start: usize, scales: Cow<'a, [RowScale]>, excludes: impl Fn(u32) -> bool) -> Self {
-        let taken = |row: u32, scale: &RowScale| scale.finite && !excludes(row);
-        let norms = (0..).zip(&*scales).filter(|(row, scale)| taken(*row, scale)).map(|(_, scale)| scale.norm());
-        KeyChunk {
-            start,
-            largest_norm: norms.fold(0.0, f64::max),
-            excluded_rows: (0..).zip(&*scales).filter(|(row, scale)| scale.finite && excludes(*row)).count(),
-            zero_rows: scales.iter().filter(|scale| scale.is_zero()).count(),
-            skipped_rows: scales.iter().filter(|scale| !scale.finite).count(),
-            matrix,
-            scales,
-            kept: Cow::Borrowed(&[]),
-            position: Cow::Borrowed(&[]),
-            panels: Vec::new(),
-            codes: None,
-        }
     }
 
     /// Says which row each position holds.
@@ -319,5 +246,85 @@ fn weight(metric: Metric, scale: RowScale, largest_norm: f64) -> f64 {
     match metric {
         Metric::Cosine => 1.0,
         Metric::Dot => scale.norm() / largest_norm,
+    }
+}
+
+/// What a chunk is made of.
+struct Parts<'e> {
+    isa: Isa,
+    metric: Metric,
+    excluded: Option<&'e Bitset>,
+    range: Range<usize>,
+}
+
+impl Parts<'_> {
+    fn excludes(&self, row: u32) -> bool {
+        self.excluded.is_some_and(|set| set.contains(self.range.start + row as usize))
+    }
+
+    /// Keys as the device has them packed: no position is left out, those of excluded keys are hidden.
+    fn stored<'a>(&self, matrix: Matrix<'a>, packed: PackedRange<'a>) -> KeyChunk<'a> {
+        let PackedRange { scales, coded, lines, identity, special } = packed;
+        let mut codes = KeyCodes { lines: Cow::Borrowed(lines), coded: Cow::Borrowed(coded) };
+        if self.excluded.is_some() {
+            let coded = codes.coded.to_mut();
+            identity.iter().filter(|row| self.excludes(**row)).for_each(|row| coded[*row as usize] = HIDDEN);
+        }
+        let mut chunk = self.chunk(matrix, Cow::Borrowed(scales), special);
+        chunk.kept = Cow::Borrowed(identity);
+        chunk.position = Cow::Borrowed(identity);
+        chunk.codes = Some(codes);
+        chunk
+    }
+
+    fn in_bytes<'a>(&self, matrix: Matrix<'a>) -> Result<KeyChunk<'a>> {
+        let rows = matrix.rows();
+        let kept: Vec<u32> = (0..rows as u32).filter(|row| !self.excludes(*row)).collect();
+        let mut packed = Packed::empty(kept.len(), matrix.dim())?;
+        packed.fill(self.isa, &matrix, 0..kept.len().div_ceil(PANEL), |position| kept[position] as usize);
+        let scales = if kept.len() == rows { packed.scales } else { scales(self.isa, &matrix) };
+        let special = if kept.len() == rows { packed.special } else { Special::of(&scales) };
+        let mut chunk = self.chunk(matrix, Cow::Owned(scales), special);
+        chunk.place(kept)?;
+        chunk.codes = Some(KeyCodes { lines: Cow::Owned(packed.lines), coded: Cow::Owned(packed.coded) });
+        Ok(chunk)
+    }
+
+    fn in_f32<'a>(&self, matrix: Matrix<'a>, known: Option<&'a [RowScale]>) -> Result<KeyChunk<'a>> {
+        let scales = known.map_or_else(|| Cow::Owned(scales(self.isa, &matrix)), Cow::Borrowed);
+        let keep = |row: &u32| scales[*row as usize].finite && !self.excludes(*row);
+        let kept: Vec<u32> = (0..scales.len() as u32).filter(keep).collect();
+        let special = Special::of(&scales);
+        let mut chunk = self.chunk(matrix, scales, special);
+        let rows: Vec<_> = kept.iter().map(|row| (*row, chunk.factor_of_row(self.metric, *row))).collect();
+        chunk.panels = pack::<PANEL>(&chunk.matrix, &rows)?;
+        chunk.place(kept)?;
+        Ok(chunk)
+    }
+
+    /// A chunk with nothing packed.
+    fn chunk<'a>(&self, matrix: Matrix<'a>, scales: Cow<'a, [RowScale]>, special: Special) -> KeyChunk<'a> {
+        let rows = || (0..).zip(&*scales).filter(|(_, scale)| scale.finite);
+        let largest_norm = match self.metric {
+            Metric::Cosine => 1.0,
+            Metric::Dot => {
+                let norms = rows().filter(|(row, _)| !self.excludes(*row)).map(|(_, scale)| scale.norm());
+                norms.fold(0.0, f64::max)
+            }
+        };
+        let excluded = self.excluded.map_or(0, |_| rows().filter(|(row, _)| self.excludes(*row)).count());
+        KeyChunk {
+            start: self.range.start,
+            largest_norm,
+            zero_rows: special.zero_rows,
+            skipped_rows: special.skipped_rows,
+            excluded_rows: excluded,
+            matrix,
+            scales,
+            kept: Cow::Borrowed(&[]),
+            position: Cow::Borrowed(&[]),
+            panels: Vec::new(),
+            codes: None,
+        }
     }
 }

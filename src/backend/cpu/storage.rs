@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::canonical::RowScale;
 use super::codes::{Coded, Line, MOST_DIM, lines_of_panel};
 use super::lanes::{Isa, PANEL};
-use super::packed::Packed;
+use super::packed::{Packed, Special};
 use crate::device_matrix::Storage;
 use crate::error::{Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
@@ -32,6 +32,7 @@ pub(crate) struct PackedRange<'a> {
     pub(crate) coded: &'a [Coded],
     pub(crate) lines: &'a [Line],
     pub(crate) identity: &'a [u32],
+    pub(crate) special: Special,
 }
 
 impl HostCopy {
@@ -64,6 +65,10 @@ impl HostCopy {
             coded: &packed.coded[panels.start * PANEL..panels.end * PANEL],
             lines: &packed.lines[panels.start * lines..panels.end * lines],
             identity: &self.identity[..range.len()],
+            special: match range.len() == self.rows {
+                true => packed.special,
+                false => Special::of(&packed.scales[range]),
+            },
         })
     }
 }

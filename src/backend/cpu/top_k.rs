@@ -13,6 +13,7 @@ use super::rejections::Rejections;
 use super::rows::{KeyChunk, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
 use super::sieve::Sieve;
+use super::storage::HostCopy;
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer};
 use crate::backend::bounds::{Bounds, smallest_scores};
@@ -42,7 +43,13 @@ struct Call<'a> {
 
 pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     let shape = Shape { queries: pair.queries.rows(), keys: pair.keys.rows(), dim: pair.queries.dim() };
-    run(cpu, spec, pair, plan::arithmetic(shape, cpu.isa().has_byte_products(), spec.count_rejected))
+    run(cpu, spec, pair, plan::arithmetic(shape, cpu.isa().has_byte_products(), is_packed(&pair), spec.count_rejected))
+}
+
+/// Whether the keys are packed already.
+fn is_packed(pair: &Pair) -> bool {
+    let stored = pair.keys.on_device().and_then(|matrix| matrix.storage::<HostCopy>());
+    stored.is_some_and(|stored| stored.packed(0..pair.keys.rows()).is_some())
 }
 
 fn run(cpu: &Cpu, spec: &TopK, pair: Pair, arithmetic: Arithmetic) -> Result<Neighbours> {
@@ -90,7 +97,11 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, arithmetic: Arithmetic) -> S
     let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
     let state_bytes =
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
-    plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row())
+    let plan = plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row());
+    match arithmetic {
+        Arithmetic::Bytes if is_packed(&pair) => plan.with_all_keys(shape),
+        _ => plan,
+    }
 }
 
 impl Call<'_> {

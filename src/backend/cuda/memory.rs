@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use super::fault::{Named, fault, is_out_of_memory};
 use super::lane::Lane;
 use crate::error::{Error, Result};
+
+/// `off`: each buffer is allocated for itself, to the byte, and freed when it is dropped.
+const POOL_VARIABLE: &str = "COSMINE_POOL";
 
 /// Where every block and every slice starts, at least.
 pub(crate) const ALIGNMENT: u64 = 256;
@@ -79,6 +82,9 @@ impl Memory {
 
     /// A block of at least `bytes` bytes, and its size.
     fn block(&self, lane: &Lane, bytes: u64) -> std::result::Result<(u64, u64), DriverError> {
+        if !keeps() {
+            return self.fresh(bytes.max(1));
+        }
         let size = class(bytes);
         if let Some(block) = lock(&lane.pool).take(size) {
             return Ok(block);
@@ -157,6 +163,12 @@ pub(crate) fn relaxed<T>(step: impl FnOnce() -> T) -> T {
     value
 }
 
+/// Whether blocks are kept. Tools that watch memory see the bounds and the age of each buffer only where they are not.
+fn keeps() -> bool {
+    static KEEPS: OnceLock<bool> = OnceLock::new();
+    *KEEPS.get_or_init(|| std::env::var_os(POOL_VARIABLE).is_none_or(|value| value != "off"))
+}
+
 /// The size of the block that holds `bytes`: an eighth of a power of two more, at most.
 fn class(bytes: u64) -> u64 {
     let step = (bytes.max(1).next_power_of_two() / 16).max(ALIGNMENT);
@@ -231,7 +243,13 @@ impl Drop for Buffer {
                 return;
             }
         }
-        lock(&self.home.pool).give(self.address, self.size);
+        let mut pool = Pool::default();
+        pool.give(self.address, self.size);
+        match keeps() || self.home.captures() {
+            true => lock(&self.home.pool).append(pool),
+            // The driver waits for what still uses it.
+            false => self.home.memory.free(pool),
+        }
     }
 }
 

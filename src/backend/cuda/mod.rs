@@ -96,6 +96,11 @@ impl Cuda {
         Ok(Cuda { calls, canonical })
     }
 
+    /// Bytes held of the card.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.calls.card.memory.held_bytes()
+    }
+
     /// The lane over the caller's stream.
     pub(crate) fn lane(&self) -> Option<&Arc<Lane>> {
         self.calls.lane.as_ref()

@@ -2,15 +2,18 @@
 //! their scores can lie from the canonical ones.
 //!
 //! # The bound
-//! A unit row `x̂ = fl(x · inverse)` is packed as the nearest f16 of each element, whatever the dtype of its matrix: no
-//! element is above 1, so f16 is finer than bf16. With `r = 2⁻¹¹ + 2⁻²⁵ √dim`, which counts elements below f16's normal
-//! range too, the packed row lies within `r` of the unit row, and by Cauchy–Schwarz the product of two packed rows
-//! within `2r + r²` of that of the unit rows. Products of f16 are exact in f32. What the matrix unit does to their sum
-//! is not documented; it is taken that it adds at least four products at a time to the running sum, aligned to the
-//! largest of the five and cut off no coarser than at 24 significant bits, and cuts the result off there too. Each of
-//! these six steps loses less than `2u` of the largest, `u = 2⁻²⁴`, and that is at most the product of the rows' norms:
-//! `12u` for each four elements, `3u · dim` in all. (Volta's is said to add four, Ampere's eight, Hopper's sixteen, the
-//! later ones with more bits.) The canonical score's own roundings are those of the scan of the CPU backend.
+//! Scaled rows times 2¹⁴ are packed as the nearest f16 of each element, whatever the dtype of their matrix. That is exact
+//! for f16 and bf16 rows but for what lies below 2⁻³⁹ of a row's largest element; for f32 rows it misses each element by
+//! at most 2⁻¹¹ of it. So with `r = 2⁻³⁹ √dim`, and 2⁻¹¹ more where rows are f32, a packed row lies within `r` of the row
+//! in units of its norm, and by Cauchy–Schwarz the product of two within `2r + r²`.
+//!
+//! Products of f16 are exact in f32. What the matrix unit does to their sum is not documented; it is taken that it adds
+//! at least four products at a time to the running sum, aligns them to the largest of the five, cuts them off no coarser
+//! than at 24 significant bits, and cuts the result off there too. Each of these six steps loses less than `2u` of the
+//! largest magnitude, `u = 2⁻²⁴`, and that is at most the product of the rows' norms: `12u` for each four elements,
+//! `3u · dim` in all, and as much again for each further part of rows packed in several. (Volta is said to add four,
+//! Ampere eight, Hopper sixteen at a time, the later ones with more bits.) What the epilogue and the canonical score
+//! round is counted as in [`super::scan`].
 
 use super::rows::Chunk;
 use super::{Constants, Kernel, Launch, Offers, Queue, Slice};
@@ -26,11 +29,12 @@ const BLOCK_ELEMENTS: usize = 64;
 /// Bytes of a block of 128 rows.
 const BLOCK_BYTES: u64 = 16_384;
 
-/// How far the matrix unit's score of two unit rows can lie from the canonical one. `split`: whether a row is f32.
+/// How far the matrix unit's score of two rows, packed in one part, can lie from the canonical one. `split`: whether a
+/// row is f32.
 pub(crate) fn error_bound(dim: usize, split: bool) -> f64 {
     let unit = 2_f64.powi(-24);
-    let products = if split { 4.0 } else { 1.0 };
-    let packing = 2_f64.powi(-11) + 2_f64.powi(-25) * (dim as f64).sqrt();
+    let (products, narrowing) = if split { (4.0, 2_f64.powi(-11)) } else { (1.0, 0.0) };
+    let packing = narrowing + 2_f64.powi(-39) * (dim as f64).sqrt();
     let roundings = (3.0 + products / 16.0) * dim as f64 + 16.0;
     1.01 * (2.0 * packing + packing * packing + roundings * unit)
 }
@@ -51,7 +55,6 @@ impl MatrixUnit {
         let make = |unit, tile_columns, stages| Some(MatrixUnit { unit, tile_columns, stages });
         match (offers.matrix_unit, offers.shared_bytes) {
             (90, 200_000..) => make(90, 256, 4),
-            (80.., 196_608..) => make(80, 256, 4),
             (80.., 147_456..) => make(80, 256, 3),
             (80.., 98_304..) => make(80, 128, 3),
             _ => None,
@@ -75,6 +78,21 @@ impl MatrixUnit {
         constants
     }
 
+    /// How many parts the tiles of a walk are cut into, so that groups come in whole waves over the processors.
+    pub(crate) fn parts(self, query_tiles: usize, tiles: usize, processors: u32) -> usize {
+        let processors = processors.max(1) as usize;
+        // The share of the processors' time that is used, in 1/1000.
+        let used = |parts: &usize| {
+            let groups = query_tiles * parts;
+            groups * 1000 / groups.next_multiple_of(processors).max(1)
+        };
+        let enough = processors.div_ceil(query_tiles.max(1));
+        // The fewest parts within a hundredth of the best.
+        let candidates = 1..=(enough + 8).min(tiles.max(1));
+        let best = candidates.clone().map(|parts| used(&parts)).max().unwrap_or(0);
+        candidates.into_iter().find(|parts| used(parts) + 10 >= best).unwrap_or(1)
+    }
+
     /// Threads of a workgroup.
     pub(crate) fn threads(self) -> [u32; 2] {
         [if self.unit == 90 { 384 } else { 256 }, 1]
@@ -84,8 +102,6 @@ impl MatrixUnit {
 /// What rows are packed as, in f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Unit rows.
-    Unit,
     /// Scaled rows, times 2¹⁴: exact for rows that were f16 or bf16.
     Scaled,
     /// The same, and what they miss in a second part.
@@ -98,7 +114,7 @@ impl Form {
     }
 
     fn kernel(self) -> Kernel {
-        let constants = vec![("UNIT", u32::from(self == Form::Unit)), ("PARTS", self.parts() as u32)];
+        let constants = vec![("PARTS", self.parts() as u32)];
         Kernel { file: "pack_blocks", entry: "pack_blocks", constants, threads: [256, 1] }
     }
 }
@@ -106,7 +122,7 @@ impl Form {
 /// The kernels of this file.
 pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     match MatrixUnit::of(offers) {
-        Some(_) => [Form::Unit, Form::Scaled, Form::InTwo].map(Form::kernel).to_vec(),
+        Some(_) => [Form::Scaled, Form::InTwo].map(Form::kernel).to_vec(),
         None => Vec::new(),
     }
 }
@@ -146,9 +162,33 @@ pub(crate) fn pack<Q: Queue>(queue: &Q, chunk: &Chunk<Q>, form: Form) -> Result<
             kernel: &form.kernel(),
             groups: [groups.len() as u32, blocks as u32, 1],
             parameters: &[groups.start as u32, chunk.rows as u32, chunk.padded as u32, blocks as u32],
-            buffers: &[chunk.scaled(), chunk.words(), packed.slice()],
+            buffers: &[chunk.scaled(), packed.slice()],
             first_group: None,
         })?;
     }
     Ok(packed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_fill_the_processors() {
+        let unit = MatrixUnit { unit: 80, tile_columns: 256, stages: 3 };
+        // One wave, all but whole.
+        assert_eq!(unit.parts(128, 4000, 132), 1);
+        // Few queries: every processor has a part; no part without a tile.
+        assert_eq!(unit.parts(2, 4000, 132), 66);
+        assert_eq!(unit.parts(2, 5, 132), 5);
+        // Two waves would leave a quarter idle.
+        assert!(unit.parts(200, 4000, 132) > 1);
+        assert_eq!(unit.parts(0, 0, 0), 1);
+    }
+
+    #[test]
+    fn the_bound_is_small_where_rows_are_exact() {
+        assert!(error_bound(768, false) < 1.6e-4);
+        assert!(error_bound(768, true) < 1.2e-3);
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::exclusions::{Exclusions, NONE};
+use super::matrix_unit::{self, Form, MatrixUnit, Packed, TILE_ROWS};
 use super::pairs::{Ready, metric_code, score_pairs};
 use super::rows::{Chunk, Side, check_finite, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
@@ -58,6 +59,13 @@ impl Variant {
         Kernel { file: "top_k", entry: "scan", constants, threads: [16, 16] }
     }
 
+    /// The scan over packed rows.
+    fn scan_packed(self, unit: MatrixUnit) -> Kernel {
+        let mut constants = unit.constants(Form::Scaled, Form::Scaled);
+        constants.extend([("LISTS", u32::from(self.lists)), ("DRAW", self.draw), ("COUNT", u32::from(self.count))]);
+        Kernel { file: "top_k_packed", entry: "scan_packed", constants, threads: unit.threads() }
+    }
+
     fn rescore(self) -> Kernel {
         let constants = vec![
             ("SPLIT", u32::from(self.split)),
@@ -74,7 +82,7 @@ impl Variant {
 }
 
 /// The kernels of this file.
-pub(super) fn kernels(_offers: &Offers) -> Vec<Kernel> {
+pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     let flags = [false, true];
     let mut kernels = Vec::new();
     for draw in 0..3 {
@@ -84,7 +92,9 @@ pub(super) fn kernels(_offers: &Offers) -> Vec<Kernel> {
             kernels.push(Variant { metric, split, ..plain }.rescore());
         }
         for (lists, count) in flags.into_iter().flat_map(|lists| flags.map(|count| (lists, count))) {
-            kernels.push(Variant { lists, count, ..plain }.scan());
+            let variant = Variant { lists, count, ..plain };
+            kernels.push(variant.scan());
+            kernels.extend(MatrixUnit::of(offers).map(|unit| variant.scan_packed(unit)));
         }
     }
     kernels
@@ -105,11 +115,15 @@ struct Call<'a, Q: Queue> {
     capacity: usize,
     /// Keys that are ready at once.
     key_rows: usize,
+    /// The matrix unit, where the device has one.
+    unit: Option<MatrixUnit>,
 }
 
 /// Some queries with what they found so far within a span of keys.
 struct Block<Q: Queue> {
     queries: Chunk<Q>,
+    /// The queries as the matrix unit reads them.
+    packed: Option<Packed<Q>>,
     /// The words of `tables`.
     tables: Q::Buffer,
     tables_bytes: u64,
@@ -134,6 +148,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         Select::Uniform { .. } => 1,
         Select::Softmax { .. } => 2,
     };
+    let unit = MatrixUnit::of(queue.offers());
     let quarter = queue.limits().memory_bytes / 4;
     let variant = Variant {
         metric: spec.metric,
@@ -166,6 +181,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         variant,
         capacity,
         key_rows,
+        unit,
     };
     let mut found = Found {
         best: Vec::new(),
@@ -201,6 +217,15 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     }
     neighbours.positive_scores = positive_scores;
     Ok(neighbours)
+}
+
+/// One chunk of keys.
+struct Keys<Q: Queue> {
+    rows: Chunk<Q>,
+    /// The keys as the matrix unit reads them.
+    packed: Option<Packed<Q>>,
+    /// The words of `columns`.
+    columns: Q::Buffer,
 }
 
 /// What a call has found.
@@ -260,6 +285,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let none = |wanted: usize| if wanted == 0 { NONE } else { 0 };
         let start = [none(self.wanted.hardest), none(self.wanted.drawn), 0, 0];
         let block = Block {
+            packed: self.pack(&queries)?,
             queries,
             tables: queue.allocate((tables.len() * 4) as u64, "lists of excluded keys")?,
             tables_bytes: (tables.len() * 4) as u64,
@@ -272,6 +298,11 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         queue.write(&block.tables, 0, bytemuck::cast_slice(&tables))?;
         queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept))?;
         Ok(block)
+    }
+
+    /// Rows as the matrix unit reads them, where there is one.
+    fn pack(&self, rows: &Chunk<Q>) -> Result<Option<Packed<Q>>> {
+        self.unit.map(|_| matrix_unit::pack(self.queue, rows, Form::Scaled)).transpose()
     }
 
     fn pool_words(&self) -> usize {
@@ -311,12 +342,16 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
         self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;
-        self.steps(block, &chunk, &buffer, range.start - span.start, found)
+        let keys = Keys { packed: self.pack(&chunk)?, rows: chunk, columns: buffer };
+        self.steps(block, &keys, range.start - span.start, found)
     }
 
     /// The gates of all queries of a block over a chunk whose largest norm is given.
     fn gates(&self, block: &Block<Q>, largest: f64, span: &Range<usize>) -> Vec<Gate> {
-        let bound = error_bound(self.queries.dim(), self.variant.split);
+        let bound = match self.unit {
+            Some(_) => matrix_unit::error_bound(self.queries.dim(), self.variant.split),
+            None => error_bound(self.queries.dim(), self.variant.split),
+        };
         let gate = |(row, scale): (usize, &super::rows::RowScale)| {
             let unit = Unit::new(self.spec.metric, bound, *scale, largest);
             let query = block.queries.start + row;
@@ -333,23 +368,16 @@ impl<Q: Queue + 'static> Call<'_, Q> {
     }
 
     /// Walks the keys of a chunk in steps.
-    fn steps(
-        &self,
-        block: &mut Block<Q>,
-        chunk: &Chunk<Q>,
-        columns: &Q::Buffer,
-        base: usize,
-        found: &mut Found,
-    ) -> Result<()> {
+    fn steps(&self, block: &mut Block<Q>, chunk: &Keys<Q>, base: usize, found: &mut Found) -> Result<()> {
         let all = self.wanted.hardest + self.wanted.drawn;
         let room = self.capacity.saturating_sub(all).max(TILE);
         let mut at = 0;
         let mut step = self.next_step(base, room, all);
-        while at < chunk.rows {
-            let keys = at..chunk.rows.min(at + step);
-            match self.step(block, chunk, columns, base, keys.clone())? {
+        while at < chunk.rows.rows {
+            let keys = at..chunk.rows.rows.min(at + step);
+            match self.step(block, chunk, base, keys.clone())? {
                 Some(unsure) => {
-                    self.count(block, chunk, &unsure, found)?;
+                    self.count(block, &chunk.rows, &unsure, found)?;
                     at = keys.end;
                     step = self.next_step(base + at, room, all);
                 }
@@ -362,26 +390,21 @@ impl<Q: Queue + 'static> Call<'_, Q> {
     /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools.
     fn next_step(&self, seen: usize, room: usize, all: usize) -> usize {
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
+        // A scan by the matrix unit is quick, but for what passes: shorter steps let less pass.
+        let likely = if self.unit.is_some() { likely.min(seen.saturating_mul(8)) } else { likely };
         likely.max(room).next_multiple_of(TILE)
     }
 
     /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
     /// before the step.
-    fn step(
-        &self,
-        block: &mut Block<Q>,
-        chunk: &Chunk<Q>,
-        columns: &Q::Buffer,
-        base: usize,
-        keys: Range<usize>,
-    ) -> Result<Option<Vec<u32>>> {
+    fn step(&self, block: &mut Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<Option<Vec<u32>>> {
         let queue = self.queue;
         let rows = block.queries.rows;
         let counts = if self.spec.count_rejected { 1 + 4 * rows } else { 1 };
         if self.spec.count_rejected {
             queue.clear(Slice { buffer: &block.unsure, offset_bytes: 0, bytes: (counts * 4) as u64 })?;
         }
-        self.scan(block, chunk, columns, base, keys)?;
+        self.scan(block, chunk, base, keys)?;
         let mut state = try_vec([0_u32; STATE_WORDS], rows, "the state of each query")?;
         queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut state))?;
         let mut unsure = vec![0_u32; 1];
@@ -401,7 +424,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         }
         let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
         if new > 0 {
-            self.rescore(block, chunk, base, new)?;
+            self.rescore(block, &chunk.rows, base, new)?;
             self.choose(block)?;
             queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut block.kept))?;
         }
@@ -427,46 +450,57 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         }
     }
 
-    fn scan(
-        &self,
-        block: &Block<Q>,
-        chunk: &Chunk<Q>,
-        columns: &Q::Buffer,
-        base: usize,
-        keys: Range<usize>,
-    ) -> Result<()> {
+    fn scan(&self, block: &Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<()> {
         let rows = block.queries.rows;
-        let number = chunk.start as u64;
+        let number = chunk.rows.start as u64;
         let [seed_low, seed_high] = self.seed();
-        self.queue.launch(&Launch {
-            kernel: &self.variant.scan(),
-            groups: [keys.len().div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1],
-            parameters: &[
-                0,
-                rows as u32,
-                chunk.rows as u32,
-                (chunk.padded / 4) as u32,
-                keys.start as u32,
-                keys.end as u32,
-                base as u32,
-                self.capacity as u32,
-                number as u32,
-                (number >> 32) as u32,
-                seed_low,
-                seed_high,
-                (UNSURE * rows) as u32,
-            ],
-            buffers: &[
-                block.queries.scaled(),
-                chunk.scaled(),
+        let parameters = [
+            0,
+            rows as u32,
+            chunk.rows.rows as u32,
+            (chunk.rows.padded / 4) as u32,
+            keys.start as u32,
+            keys.end as u32,
+            base as u32,
+            self.capacity as u32,
+            number as u32,
+            (number >> 32) as u32,
+            seed_low,
+            seed_high,
+            (UNSURE * rows) as u32,
+        ];
+        let buffers = |queries, keys| {
+            [
+                queries,
+                keys,
                 self.whole(&block.gates, rows * size_of::<Gate>()),
-                self.whole(columns, chunk.rows * 8),
+                self.whole(&chunk.columns, chunk.rows.rows * 8),
                 Slice { buffer: &block.tables, offset_bytes: 0, bytes: block.tables_bytes },
                 self.whole(&block.state, rows * STATE_WORDS * 4),
                 Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
                 Slice { buffer: &block.unsure, offset_bytes: 0, bytes: self.unsure_bytes(rows) },
-            ],
-            first_group: Some(0),
+            ]
+        };
+        let (Some(unit), Some(queries), Some(packed)) = (self.unit, &block.packed, &chunk.packed) else {
+            return self.queue.launch(&Launch {
+                kernel: &self.variant.scan(),
+                groups: [keys.len().div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1],
+                parameters: &parameters,
+                buffers: &buffers(block.queries.scaled(), chunk.rows.scaled()),
+                first_group: Some(0),
+            });
+        };
+        let columns = unit.tile_columns as usize;
+        let tiles = keys.end.div_ceil(columns) - keys.start / columns;
+        let query_tiles = queries.rows / TILE_ROWS;
+        let parts = unit.parts(query_tiles, tiles, self.queue.offers().processors);
+        let part_tiles = tiles.div_ceil(parts);
+        self.queue.launch(&Launch {
+            kernel: &self.variant.scan_packed(unit),
+            groups: [query_tiles as u32, tiles.div_ceil(part_tiles) as u32, 1],
+            parameters: &[&parameters[..], &[queries.blocks as u32, part_tiles as u32]].concat(),
+            buffers: &buffers(queries.slice(), packed.slice()),
+            first_group: None,
         })
     }
 

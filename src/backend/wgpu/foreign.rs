@@ -58,7 +58,7 @@ impl Target {
     /// `len` elements of f32 from a byte of a buffer on.
     pub(crate) fn new(name: &'static str, buffer: &wgpu::Buffer, offset_bytes: u64, len: usize) -> Result<Self> {
         usage(buffer, wgpu::BufferUsages::COPY_DST)?;
-        if offset_bytes % 4 != 0 {
+        if !offset_bytes.is_multiple_of(4) {
             return Err(Error::shape(name, format!("offset {offset_bytes} is no multiple of 4 bytes")));
         }
         let bytes = (len as u64).saturating_mul(4);
@@ -114,7 +114,7 @@ impl Place {
             return Err(fault(format!("dim {} is not between 1 and {MAX_DIM}", layout.dim)));
         }
         let element = layout.dtype.bytes() as u64;
-        if layout.offset_bytes % element != 0 || layout.row_stride_bytes % element != 0 {
+        if !layout.offset_bytes.is_multiple_of(element) || !layout.row_stride_bytes.is_multiple_of(element) {
             let (offset, stride) = (layout.offset_bytes, layout.row_stride_bytes);
             return Err(fault(format!(
                 "offset {offset} and stride {stride} are not both multiples of {element} bytes"

@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(size_class((1 << 20) + 1), (1 << 20) + (1 << 18));
         for bytes in [1, 1000, 4097, 123_456_789, 1 << 40] {
             let size = size_class(bytes);
-            assert!(size >= bytes && size % 256 == 0 && size <= bytes.max(2048) / 4 * 5 + 256, "{bytes}: {size}");
+            assert!(
+                size >= bytes && size.is_multiple_of(256) && size <= bytes.max(2048) / 4 * 5 + 256,
+                "{bytes}: {size}"
+            );
         }
         assert!(size_class(u64::MAX) >= 1 << 63);
     }

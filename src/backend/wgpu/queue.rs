@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::context::Context;
 use super::memory::{Buffer, Pool};
@@ -15,6 +16,9 @@ use crate::plan::Limits;
 const PIECE_BYTES: usize = 16 << 20;
 /// Bytes of what is bound where a slice is empty.
 const NOTHING_BYTES: u64 = 256;
+
+/// How long another thread's poll may take to hand over what it found, before this one polls again.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What a queue needs and the next call can use again.
 pub(crate) struct Session {
@@ -113,9 +117,12 @@ impl WgpuQueue {
         })?;
         // Not for the work of other calls; the memory is mapped with this one's.
         self.session.stream.borrow_mut().finish(&self.context)?;
-        let answer = match mapped.try_recv() {
-            Err(_) => self.context.wait(None).map(|()| mapped.try_recv())?,
-            answer => answer,
+        // Another thread that polls may be about to tell us what its poll found.
+        let answer = loop {
+            match mapped.recv_timeout(PATIENCE) {
+                Err(mpsc::RecvTimeoutError::Timeout) => self.context.wait(None)?,
+                answer => break answer,
+            }
         };
         if !matches!(answer, Ok(Ok(()))) {
             return Err(self.context.lose("it no longer gives its memory to the host".to_owned()));

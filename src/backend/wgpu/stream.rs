@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::budget::BUDGET;
 use super::context::Context;
@@ -15,6 +15,8 @@ pub(crate) const PARAMETER_BYTES: usize = 256;
 const LAUNCHES: usize = 64;
 /// Submissions that are under way at once, so that the memory that they hold stays bounded.
 const IN_FLIGHT: usize = 2;
+/// How long timestamps are waited for once the launches are done.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Two timestamps of 8 bytes for each launch.
 const TIMESTAMP_BYTES: u64 = 16 * LAUNCHES as u64;
 
@@ -195,7 +197,8 @@ impl Stream {
         context.wait(Some(flight.submission))?;
         match (flight.timestamps, &mut self.timer) {
             (Some(timestamps), Some(timer)) => {
-                if matches!(timestamps.mapped.try_recv(), Ok(Ok(()))) {
+                // Another thread that polls may be about to say so; a measurement that is late is none.
+                if matches!(timestamps.mapped.recv_timeout(PATIENCE), Ok(Ok(()))) {
                     learn(context, &timestamps.buffer, &flight.launches, timer.nanoseconds);
                     timestamps.buffer.unmap();
                     timer.spare.push(timestamps.buffer);

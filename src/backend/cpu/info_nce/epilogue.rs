@@ -9,23 +9,29 @@ const MASKED: f32 = f32::NEG_INFINITY;
 
 /// `e^x` for x ≤ 88 within 2 ulp; 0 for x < −87, −∞ included.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+fn exp<L: Lanes>(x: f32) -> f32 {
     /// Adding it rounds to an integer, which then stands in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = fused::<L>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
+    let r = fused::<L>(-n, LN_2_LOW, fused::<L>(-n, LN_2_HIGH, x));
     let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 5e-1;
-    let fraction = p * (r * r) + r + 1.0;
+    p = fused::<L>(p, r, 1.398_2e-3);
+    p = fused::<L>(p, r, 8.333_452e-3);
+    p = fused::<L>(p, r, 4.166_579_6e-2);
+    p = fused::<L>(p, r, 1.666_666_5e-1);
+    p = fused::<L>(p, r, 5e-1);
+    let fraction = fused::<L>(p, r * r, r) + 1.0;
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
     if x < -87.0 { 0.0 } else { fraction * power }
+}
+
+/// `a · b + c`, in one instruction where the set has it; without one it would be a call.
+#[inline(always)]
+fn fused<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
+    if L::FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// What one line adds to its anchor's sums. `y = exp(slope · (s − reference))` is at most 1.
@@ -89,8 +95,8 @@ impl Task for Sum<'_> {
         }
         let reference = if self.slope < 0.0 { smallest(blocks) } else { largest };
         let sums = match self.beta {
-            None => weighted::<false>(blocks, self.slope, reference, 0.0),
-            Some(beta) => weighted::<true>(blocks, self.slope, reference, beta),
+            None => weighted::<L, false>(blocks, self.slope, reference, 0.0),
+            Some(beta) => weighted::<L, true>(blocks, self.slope, reference, beta),
         };
         let [a, b, c, d, e, f] = sums;
         Partial {
@@ -119,19 +125,19 @@ fn smallest(blocks: &[[f32; LANES]]) -> f32 {
 
 /// `Σ y` and `Σ (s − reference)·y`, with `HCL` the same for `y^(β+1)` and `y^β`.
 #[inline(always)]
-fn weighted<const HCL: bool>(blocks: &[[f32; LANES]], slope: f32, reference: f32, beta: f32) -> [f32; 6] {
+fn weighted<L: Lanes, const HCL: bool>(blocks: &[[f32; LANES]], slope: f32, reference: f32, beta: f32) -> [f32; 6] {
     let mut sums = [[0.0_f32; LANES]; 6];
     for block in blocks {
         for lane in 0..LANES {
             let kept = block[lane] > MASKED;
             let below = if kept { block[lane] - reference } else { 0.0 };
             let x = if kept { slope * below } else { MASKED };
-            let y = exp(x);
+            let y = exp::<L>(x);
             sums[0][lane] += y;
             sums[1][lane] += below * y;
             if HCL {
                 // With β = 0 an x that overflowed would give NaN.
-                let lower = if kept { exp(beta * larger(x, f32::MIN)) } else { 0.0 };
+                let lower = if kept { exp::<L>(beta * larger(x, f32::MIN)) } else { 0.0 };
                 let upper = lower * y;
                 sums[2][lane] += upper;
                 sums[3][lane] += below * upper;
@@ -197,34 +203,48 @@ impl Task for Gradient<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        match self.beta {
+            None => self.turn::<L, false>(0.0),
+            Some(beta) => self.turn::<L, true>(beta),
+        }
+    }
+}
+
+impl Gradient<'_> {
+    #[inline(always)]
+    fn turn<L: Lanes, const HCL: bool>(self, beta: f32) {
         let (pull, slope) = (self.pull, self.slope);
-        let mass = |s: f32| {
-            let x = slope * (s - pull.reference);
-            let y = exp(if x > 0.0 { 0.0 } else { x });
-            match self.beta {
-                None => pull.pull * y,
-                Some(beta) => {
-                    exp(if x > 0.0 { 0.0 } else { beta * larger(x, f32::MIN) }) * (pull.pull * y + pull.lower)
-                }
-            }
-        };
         match self.influence {
             Some(influence) => {
                 for (score, influence) in self.scores.iter_mut().zip(influence) {
-                    let kept = *score > MASKED;
-                    let mass = if kept { mass(*score) } else { 0.0 };
+                    let mass = pull.mass::<L, HCL>(*score, slope, beta);
                     *influence += mass;
-                    *score = if kept { (mass + pull.smoothing) * pull.weight } else { 0.0 };
+                    *score = if *score > MASKED { (mass + pull.smoothing) * pull.weight } else { 0.0 };
                 }
             }
             None => {
                 for score in self.scores.iter_mut() {
-                    let kept = *score > MASKED;
-                    let mass = if kept { mass(*score) } else { 0.0 };
-                    *score = if kept { (mass + pull.smoothing) * pull.weight } else { 0.0 };
+                    let mass = pull.mass::<L, HCL>(*score, slope, beta);
+                    *score = if *score > MASKED { (mass + pull.smoothing) * pull.weight } else { 0.0 };
                 }
             }
         }
+    }
+}
+
+impl Pull {
+    /// The softmax mass of a score; 0 where it is masked.
+    #[inline(always)]
+    fn mass<L: Lanes, const HCL: bool>(&self, score: f32, slope: f32, beta: f32) -> f32 {
+        // A masked score could give NaN; what is computed of it does not count.
+        let x = slope * (score - self.reference);
+        let x = if x > 0.0 { 0.0 } else { x };
+        let y = exp::<L>(x);
+        let mass = match HCL {
+            false => self.pull * y,
+            true => exp::<L>(beta * larger(x, f32::MIN)) * (self.pull * y + self.lower),
+        };
+        if score > MASKED { mass } else { 0.0 }
     }
 }
 
@@ -275,17 +295,29 @@ impl Task for Dot<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::lanes::Isa;
     use super::*;
+
+    struct Exp;
+
+    impl Task for Exp {
+        type Output = ();
+
+        #[inline(always)]
+        unsafe fn run<L: Lanes>(self) {
+            for step in 0..=4_000_000 {
+                let x = -87.0 + step as f32 * (175.0 / 4_000_000.0);
+                let exact = f64::from(x).exp();
+                let error = (f64::from(exp::<L>(x)) - exact).abs() / exact;
+                assert!(error < 2.0 / (1 << 23) as f64, "exp({x}) is off by {error:e}");
+            }
+            assert_eq!(exp::<L>(0.0), 1.0);
+            assert_eq!([exp::<L>(f32::NEG_INFINITY), exp::<L>(-1e30), exp::<L>(-88.0)], [0.0; 3]);
+        }
+    }
 
     #[test]
     fn exp_is_within_two_ulp() {
-        for step in 0..=4_000_000 {
-            let x = -87.0 + step as f32 * (175.0 / 4_000_000.0);
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - exact).abs() / exact;
-            assert!(error < 2.0 / (1 << 23) as f64, "exp({x}) is off by {error:e}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!([exp(f32::NEG_INFINITY), exp(-1e30), exp(-88.0)], [0.0; 3]);
+        Isa::available().into_iter().for_each(|isa| isa.dispatch(Exp));
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::lanes::Isa;
+use super::super::lanes::{Isa, Lanes, Task};
 use super::epilogue::Dot;
 use super::family::Context;
 use super::side::Side;
@@ -43,14 +43,12 @@ fn through_norms(isa: Isa, side: &Side, mut gradient: Vec<f32>, factor: f64) -> 
         let unit = side.unit_row(row);
         match side.metric {
             _ if !scale.finite => gradient.fill(0.0),
-            Metric::Dot => gradient.iter_mut().for_each(|g| *g = saturated(f64::from(*g) * factor)),
+            Metric::Dot => isa.dispatch(Scale { gradient, unit, along: 0.0, factor }),
             Metric::Cosine if scale.is_zero() => gradient.fill(0.0),
             Metric::Cosine => {
                 let along = isa.dispatch(Dot { x: gradient, y: unit });
                 let factor = factor / scale.norm();
-                for (g, x) in gradient.iter_mut().zip(unit) {
-                    *g = saturated((f64::from(*g) - along * f64::from(*x)) * factor);
-                }
+                isa.dispatch(Scale { gradient, unit, along, factor });
             }
         }
     });
@@ -61,4 +59,25 @@ fn through_norms(isa: Isa, side: &Side, mut gradient: Vec<f32>, factor: f64) -> 
     }
     gradient.truncate(side.rows * side.dim);
     gradient
+}
+
+/// `(g − along · x) · factor`, element for element.
+struct Scale<'a> {
+    gradient: &'a mut [f32],
+    unit: &'a [f32],
+    along: f64,
+    factor: f64,
+}
+
+impl Task for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let (least, most) = (f64::from(f32::MIN), f64::from(f32::MAX));
+        for (g, x) in self.gradient.iter_mut().zip(self.unit) {
+            let scaled = (f64::from(*g) - self.along * f64::from(*x)) * self.factor;
+            *g = scaled.max(least).min(most) as f32;
+        }
+    }
 }

@@ -4,58 +4,66 @@ use rayon::prelude::*;
 
 use super::epilogue::Partial;
 use super::family::{Context, Family};
-use super::pass::{Pass, Tile, parts};
+use super::pass::{Pass, Room, Tile, parts};
 use super::sums::Sums;
-use crate::error::{Result, try_vec};
 
 impl Pass<'_> {
-    /// Sums over every anchor's negatives.
-    pub(super) fn forward(&mut self, context: &Context) -> Result<()> {
-        let mut panels = self.panels()?;
-        let chunk = self.blocks.chunk_rows;
+    /// Sums over the negatives of the anchors in one block of lines, and what its lines add to the sums of columns.
+    pub(super) fn forward(&mut self, context: &Context, room: &mut Room, block_line: usize) {
+        let (blocks, step, block) = (self.blocks, self.left.step, self.lines_of(block_line));
+        let (chunk, used) = (blocks.chunk_rows, block.len().div_ceil(blocks.chunk_rows));
         let mut line_sums = std::mem::take(&mut self.by_line.sums);
         let mut column_sums = self.by_column.as_mut().map(|family| std::mem::take(&mut family.sums));
-        let partial_count = self.by_column.as_ref().map_or(0, |_| self.blocks.rows / chunk * self.blocks.columns);
-        let mut partials = try_vec(Partial::EMPTY, partial_count, "sums of the loss")?;
-        for block_line in (0..self.lines.len()).step_by(self.blocks.rows) {
-            let lines = self.blocks.rows.min(self.lines.len() - block_line);
-            for block_column in (0..self.columns).step_by(self.blocks.columns) {
-                self.right.pack_panels(block_column, &mut panels);
-                let chunks = line_sums[block_line..block_line + lines].par_chunks_mut(chunk).enumerate();
-                let column_parts = parts(&mut partials, self.blocks.columns, lines.div_ceil(chunk));
-                chunks.zip(column_parts).for_each_init(
-                    || self.scratch(),
-                    |scratch, ((index, sums), partials)| {
-                        let line = block_line + index * chunk;
-                        self.left.pack_strips(&self.lines[line..line + sums.len()], &mut scratch.strips);
-                        for (column, columns) in self.tiles(block_column) {
-                            let tile = Tile { line, lines: sums.len(), column, columns };
-                            self.score(context.isa, &scratch.strips, &panels, tile, block_column, &mut scratch.tile);
-                            if let Some(family) = &self.by_column {
-                                self.turn(tile, &scratch.tile, f32::NEG_INFINITY, &mut scratch.turned);
-                                let partials = &mut partials[column - block_column..][..columns];
-                                self.sum_columns(context, family, tile, &mut scratch.turned, partials);
-                            }
-                            self.sum_lines(context, tile, &mut scratch.tile, sums);
-                        }
-                    },
-                );
-                if let (Some(family), Some(sums)) = (&self.by_column, &mut column_sums) {
-                    let end = self.columns.min(block_column + self.blocks.columns);
-                    sums[block_column..end].par_iter_mut().enumerate().with_min_len(64).for_each(|(column, sums)| {
-                        for index in 0..lines.div_ceil(chunk) {
-                            let partial = &partials[index * self.blocks.columns + column];
-                            sums.add_line(partial, family.slope, family.beta);
-                        }
-                    });
-                }
+        self.pack_lines(block_line, &mut room.strips);
+        let strips = &room.strips;
+        let tiles = (0..self.columns)
+            .step_by(blocks.columns)
+            .flat_map(|column| self.tiles(column).map(move |(first, columns)| (first - column, first, columns)));
+        for (offset, column, columns) in tiles {
+            self.right.pack_panels(column, &mut room.panels[..columns * step]);
+            let panels = &room.panels;
+            let (keeps, turns) = (room.keeps, self.by_column.is_some());
+            let kept = if keeps { &mut room.scores[..] } else { &mut [] };
+            let kept = parts(kept, chunk * blocks.columns, used);
+            let column_parts = parts(&mut room.partials, blocks.tile_columns, used);
+            let chunks = line_sums[block.clone()].par_chunks_mut(chunk).enumerate();
+            chunks.zip(column_parts).zip(kept).for_each_init(
+                || self.scratch(!keeps || turns, turns),
+                |scratch, (((index, sums), partials), kept)| {
+                    let tile = Tile { line: block_line + index * chunk, lines: sums.len(), column, columns };
+                    let size = chunk * columns;
+                    let scores = match kept.is_empty() {
+                        true => &mut scratch.tile[..size],
+                        false => &mut kept[offset * chunk..][..size],
+                    };
+                    self.score(context.isa, &strips[index * chunk * step..], panels, tile, scores);
+                    let Some(family) = &self.by_column else {
+                        // Masked where they are kept, so that the second pass need not.
+                        return self.sum_lines(context, tile, scores, sums);
+                    };
+                    self.turn(tile, scores, f32::NEG_INFINITY, &mut scratch.turned);
+                    self.sum_columns(context, family, tile, &mut scratch.turned, &mut partials[..columns]);
+                    if !kept.is_empty() {
+                        scratch.tile[..size].copy_from_slice(&kept[offset * chunk..][..size]);
+                    }
+                    self.sum_lines(context, tile, &mut scratch.tile, sums);
+                },
+            );
+            if let (Some(family), Some(sums)) = (&self.by_column, &mut column_sums) {
+                let partials = &room.partials;
+                let end = self.columns.min(column + columns);
+                sums[column..end].par_iter_mut().enumerate().with_min_len(64).for_each(|(column, sums)| {
+                    for index in 0..used {
+                        let partial = &partials[index * blocks.tile_columns + column];
+                        sums.add_line(partial, family.slope, family.beta);
+                    }
+                });
             }
         }
         self.by_line.sums = line_sums;
         if let (Some(family), Some(sums)) = (&mut self.by_column, column_sums) {
             family.sums = sums;
         }
-        Ok(())
     }
 
     fn sum_lines(&self, context: &Context, tile: Tile, scores: &mut [f32], sums: &mut [Sums]) {

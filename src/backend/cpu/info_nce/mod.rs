@@ -4,8 +4,9 @@
 //! 2. A pass over the tiles sums every anchor's negatives ([`pass`], [`epilogue`]); positives and listed keys are few
 //!    and are scored one by one ([`pairs`]).
 //! 3. Every log-sum is evaluated in f64 ([`reduce`], [`log_sum`]).
-//! 4. A second pass makes the tiles again, turns scores into gradients where they lie, and multiplies them with the
-//!    rows of either side.
+//! 4. A second pass takes the tiles that were kept, or makes them again, turns scores into gradients where they lie, and
+//!    multiplies them with the rows of either side. Where a line's gradients follow from its own scores, as in q→k
+//!    alone, each block of lines goes through all steps before the next.
 //!
 //! Sums are taken in an order that follows from the shape alone, so results do not depend on the number of threads.
 
@@ -21,6 +22,7 @@ mod pairs;
 mod pass;
 mod reduce;
 mod side;
+mod spare;
 mod sums;
 mod terms;
 
@@ -29,14 +31,16 @@ use crate::backend::Batch;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Gradients, Loss, SpecialRows};
-use crate::plan;
+use crate::plan::{self, Need};
 use crate::spec::{Directions, InfoNce, Lists, Positives};
 use backward::Targets;
 use family::{Anchor, Context, Family, Slot};
 use masks::Masks;
 use pairs::Pairs;
 use pass::Pass;
+use reduce::Reduce;
 use side::Side;
+pub(super) use spare::Spare;
 use terms::Terms;
 
 pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
@@ -45,50 +49,60 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
     let in_batch = batch.keys.rows();
     let mut key_sources: Vec<(&'static str, &dyn Rows)> = vec![("keys", batch.keys)];
     key_sources.extend(batch.negatives.map(|negatives| ("negatives", negatives)));
-    let queries = Side::read(isa, spec, &[("queries", batch.queries)])?;
-    let keys = Side::read(isa, spec, &key_sources)?;
+    let queries = Side::read(isa, &cpu.spare, spec, &[("queries", batch.queries)])?;
+    let keys = Side::read(isa, &cpu.spare, spec, &key_sources)?;
     let terms = Terms::new(isa, spec, &queries, &keys, in_batch);
     let masks = Masks::new(spec, &queries, &keys, in_batch, &terms);
     let context = Context { isa, spec, queries: &queries, keys: &keys, terms: &terms, masks: &masks, in_batch };
 
-    let mut passes = passes(&context, cpu.limits());
-    for pass in &mut passes {
-        pass.forward(&context)?;
-    }
+    let (mut passes, streams) = passes(&context, cpu.limits());
     let mut positives = Pairs::positives(&context, &terms.positives);
     let mut listed = Pairs::listed(&context, &terms.listed);
-    let reduced = reduce::reduce(&context, &mut passes, &mut positives, &mut listed);
-
+    let mut reduce = Reduce::new(&context, &mut positives, &mut listed);
     let mut influence = try_vec(0.0_f64, keys.rows, "the influence of keys")?;
+    let mut by_side = match gradients {
+        true => Some((finish::zeros(&queries)?, finish::zeros(&keys)?)),
+        false => None,
+    };
+    if streams {
+        let pass = &mut passes[0];
+        let mut room = pass.room(&cpu.spare, gradients)?;
+        for block_line in pass.block_lines() {
+            pass.forward(&context, &mut room, block_line);
+            let lines = pass.lines_of(block_line);
+            reduce.rows(std::slice::from_mut(pass), lines);
+            pass.backward(&context, &mut room, block_line, &mut influence, targets(pass, &mut by_side));
+        }
+    } else {
+        let mut rooms = Vec::new();
+        for pass in &mut passes {
+            let mut room = pass.room(&cpu.spare, gradients)?;
+            pass.block_lines().for_each(|block_line| pass.forward(&context, &mut room, block_line));
+            rooms.push(Some(room).filter(|room| room.keeps));
+        }
+        reduce.rows(&mut passes, 0..queries.rows);
+        for (pass, kept) in passes.iter().zip(rooms).filter(|(pass, _)| gradients || pass.by_line.scores_keys()) {
+            let mut room = match kept {
+                Some(room) => room,
+                None => pass.room(&cpu.spare, gradients)?,
+            };
+            for block_line in pass.block_lines() {
+                pass.backward(&context, &mut room, block_line, &mut influence, targets(pass, &mut by_side));
+            }
+        }
+    }
+    let reduced = reduce.finish();
+
     for (lists, pairs) in [(&terms.positives, &positives), (&terms.listed, &listed)] {
         for (key, mass) in lists.items.iter().zip(&pairs.influence) {
             influence[*key as usize] += mass;
         }
     }
-    let gradients = match gradients {
-        true => {
-            let mut by_query = finish::zeros(&queries)?;
-            let mut by_key = finish::zeros(&keys)?;
-            for pass in &passes {
-                let targets = match pass.by_line.direction {
-                    Directions::QK => Targets { left: Some(&mut by_query), right: &mut by_key },
-                    Directions::KQ => Targets { left: Some(&mut by_key), right: &mut by_query },
-                    Directions::QQ => Targets { left: None, right: &mut by_query },
-                    _ => Targets { left: None, right: &mut by_key },
-                };
-                pass.backward(&context, &mut influence, Some(targets))?;
-            }
-            positives.add_gradients(&context, &terms.positives, &mut by_query, &mut by_key);
-            listed.add_gradients(&context, &terms.listed, &mut by_query, &mut by_key);
-            Some(finish::gradients(&context, by_query, by_key, reduced.temperature))
-        }
-        false => {
-            for pass in passes.iter().filter(|pass| pass.by_line.scores_keys()) {
-                pass.backward(&context, &mut influence, None)?;
-            }
-            None
-        }
-    };
+    let gradients = by_side.map(|(mut by_query, mut by_key)| {
+        positives.add_gradients(&context, &terms.positives, &mut by_query, &mut by_key);
+        listed.add_gradients(&context, &terms.listed, &mut by_query, &mut by_key);
+        finish::gradients(&context, by_query, by_key, reduced.temperature)
+    });
     let mut key_influence: Vec<f32> = influence.into_iter().map(|mass| mass as f32).collect();
     let negative_influence = key_influence.split_off(in_batch);
     let loss = Loss {
@@ -100,6 +114,17 @@ pub(super) fn info_nce(cpu: &Cpu, spec: &InfoNce, batch: Batch, gradients: bool)
         special: special_rows(&queries, &keys),
     };
     Ok((loss, gradients))
+}
+
+/// Where the gradients of a pass belong, of those with respect to queries and keys.
+fn targets<'a>(pass: &Pass, by_side: &'a mut Option<(Vec<f32>, Vec<f32>)>) -> Option<Targets<'a>> {
+    let (by_query, by_key) = by_side.as_mut()?;
+    Some(match pass.by_line.direction {
+        Directions::QK => Targets { left: Some(by_query), right: by_key },
+        Directions::KQ => Targets { left: Some(by_key), right: by_query },
+        Directions::QQ => Targets { left: None, right: by_query },
+        _ => Targets { left: None, right: by_key },
+    })
 }
 
 /// Rows, and entries of lists, are numbered by u32, whose largest value stands for no row.
@@ -132,8 +157,8 @@ fn special_rows(queries: &Side, keys: &Side) -> SpecialRows {
     SpecialRows { zero_queries, zero_keys, skipped_queries, skipped_keys }
 }
 
-/// The score matrices that the directions need, each once.
-fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
+/// The score matrices that the directions need, each once; and whether a line's gradients follow from its own scores.
+fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> (Vec<Pass<'a>>, bool) {
     let (spec, terms) = (context.spec, context.terms);
     let (queries, keys) = (context.queries, context.keys);
     let directions = spec.directions;
@@ -149,6 +174,12 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
         let terms_of = |query: usize| terms.positives.get(query).iter().map(move |key| (query, *key));
         (0..queries.rows).flat_map(terms_of).map(|(query, key)| Anchor { query: query as u32, key }).collect()
     };
+    let shared_tiles = directions.contains(Directions::QK | Directions::KQ) && terms.one_query_per_key();
+    let streams = directions == Directions::QK || directions == Directions::QQ;
+    let need = match streams {
+        true => Need::Line,
+        false => Need::All(directions.count() - usize::from(shared_tiles)),
+    };
     let pass = |lines: Vec<u32>, columns: usize, by_line: Family, by_column: Option<Family>| {
         let (left, right) = match by_line.direction {
             Directions::QK => (queries, keys),
@@ -156,11 +187,10 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
             Directions::QQ => (queries, queries),
             _ => (keys, keys),
         };
-        let blocks = plan::info_nce_blocks(lines.len(), columns, left.step, limits);
+        let blocks = plan::info_nce_blocks(lines.len(), columns, left.step, need, limits);
         Pass { left, lines, right, columns, by_line, by_column, blocks }
     };
     let every_query = || (0..queries.rows as u32).collect::<Vec<u32>>();
-    let shared_tiles = directions.contains(Directions::QK | Directions::KQ) && terms.one_query_per_key();
     let mut passes = Vec::new();
     if directions.contains(Directions::QK) {
         let by_column = shared_tiles.then(|| {
@@ -183,7 +213,7 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> Vec<Pass<'a>> {
         let by_line = Family::new(context, Directions::KK, Slot::Term, per_term());
         passes.push(pass(terms.positives.items.clone(), candidates, by_line, None));
     }
-    passes
+    (passes, streams)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::canonical;
+use super::super::lanes::{Isa, Lanes, Task};
 use super::epilogue::Dot;
 use super::family::Context;
 use super::terms::RowLists;
@@ -66,21 +67,42 @@ impl Pairs {
         let step = context.queries.step;
         queries.par_chunks_mut(step).take(lists.rows()).enumerate().with_min_len(64).for_each(|(query, sum)| {
             for entry in lists.range(query) {
-                add(sum, self.slopes[entry], context.keys.unit_row(lists.items[entry] as usize));
+                add(context.isa, sum, self.slopes[entry], context.keys.unit_row(lists.items[entry] as usize));
             }
         });
         let (turned, entries) = lists.turned(context.keys.rows);
         keys.par_chunks_mut(step).take(context.keys.rows).enumerate().with_min_len(64).for_each(|(key, sum)| {
             for at in turned.range(key) {
-                add(sum, self.slopes[entries[at] as usize], context.queries.unit_row(turned.items[at] as usize));
+                add(
+                    context.isa,
+                    sum,
+                    self.slopes[entries[at] as usize],
+                    context.queries.unit_row(turned.items[at] as usize),
+                );
             }
         });
     }
 }
 
-fn add(sum: &mut [f32], slope: f64, row: &[f32]) {
+fn add(isa: Isa, sum: &mut [f32], slope: f64, row: &[f32]) {
     let slope = slope as f32;
     if slope != 0.0 {
-        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += slope * value);
+        isa.dispatch(Add { sum, slope, row });
+    }
+}
+
+/// `sum + slope · row`.
+struct Add<'a> {
+    sum: &'a mut [f32],
+    slope: f32,
+    row: &'a [f32],
+}
+
+impl Task for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        self.sum.iter_mut().zip(self.row).for_each(|(sum, value)| *sum += self.slope * value);
     }
 }

@@ -1,12 +1,17 @@
-//! The walk over the tiles of one score matrix. No more than a block of it exists at a time.
+//! The walk over the tiles of one score matrix. No more than a block of it exists at a time: some rows by all columns
+//! where the plan keeps scores for the second pass, else some rows by some columns.
 //!
 //! A tile is `chunk rows × tile columns`. Its lines serve one family of log-sums; its columns may serve a second one,
 //! as q→k and k→q of a symmetric loss do, which then costs one score product in place of two.
 
+use rayon::prelude::*;
+
 use super::super::kernel::Product;
 use super::super::lanes::{Isa, PANEL, STRIP};
+use super::epilogue::Partial;
 use super::family::Family;
 use super::side::Side;
+use super::spare::{Buffer, Spare};
 use crate::error::{Result, try_vec};
 use crate::plan::Blocks;
 
@@ -25,9 +30,30 @@ pub(super) struct Pass<'a> {
 
 /// A task's own memory.
 pub(super) struct Scratch {
-    pub(super) strips: Vec<f32>,
     pub(super) tile: Vec<f32>,
     pub(super) turned: Vec<f32>,
+}
+
+/// The memory of a walk.
+pub(super) struct Room<'a> {
+    /// Whether the scores of a block of rows wait in `scores` for the second pass.
+    pub(super) keeps: bool,
+    /// Scores, later the gradients with respect to them: chunk of lines after chunk, in a chunk tile after tile.
+    pub(super) scores: Buffer<'a>,
+    /// Sums over the columns of tiles, chunk after chunk.
+    pub(super) partials: Vec<Partial>,
+    /// Softmax masses of the columns of a tile, chunk after chunk.
+    pub(super) masses: Buffer<'a>,
+    /// The lines of a block in strips of 12, for the scores.
+    pub(super) strips: Buffer<'a>,
+    /// The columns of a tile in panels of 32, for the scores.
+    pub(super) panels: Buffer<'a>,
+    /// The columns of a tile as rows, in panels of 32 elements of all rows: what gradients of lines are made of.
+    pub(super) candidates: Buffer<'a>,
+    /// The lines of a block in such panels: what gradients of columns are made of.
+    pub(super) anchors: Buffer<'a>,
+    /// The gradients of the lines of a block.
+    pub(super) anchor_gradients: Buffer<'a>,
 }
 
 /// A chunk of lines and a range of columns, both counted in the whole matrix.
@@ -40,10 +66,13 @@ pub(super) struct Tile {
 }
 
 impl Pass<'_> {
-    pub(super) fn scratch(&self) -> Scratch {
-        let tile = self.blocks.chunk_rows * self.blocks.tile_columns;
-        let strips = vec![0.0; self.blocks.chunk_rows * self.left.step];
-        Scratch { strips, tile: vec![0.0; tile], turned: vec![0.0; tile] }
+    /// A task's memory: whether it scores into a tile of its own, and whether it turns tiles.
+    pub(super) fn scratch(&self, tile: bool, turned: bool) -> Scratch {
+        let room = |wanted: bool| match wanted {
+            true => vec![0.0; self.blocks.chunk_rows * self.blocks.tile_columns],
+            false => Vec::new(),
+        };
+        Scratch { tile: room(tile), turned: room(turned) }
     }
 
     /// The ranges of a block's tiles: first column and width.
@@ -53,26 +82,46 @@ impl Pass<'_> {
         (column..end).step_by(width).map(move |first| (first, width.min(end - first)))
     }
 
-    pub(super) fn panels(&self) -> Result<Vec<f32>> {
-        try_vec(0.0_f32, self.blocks.columns * self.right.step, "packed columns of the loss")
+    /// Memory for the walk: for sums alone, for softmax masses too where candidates are keys, for gradients.
+    pub(super) fn room<'a>(&self, spare: &'a Spare, gradients: bool) -> Result<Room<'a>> {
+        let (blocks, step) = (self.blocks, self.left.step);
+        let masses = self.by_line.scores_keys();
+        let second = gradients || masses;
+        let keeps = blocks.keeps && second;
+        let chunks = blocks.rows / blocks.chunk_rows;
+        let when = |wanted: bool, count: usize| if wanted { count } else { 0 };
+        let columns = self.by_column.is_some();
+        Ok(Room {
+            keeps,
+            scores: spare.take(when(second, blocks.rows * blocks.columns), "a block of scores of the loss")?,
+            partials: try_vec(Partial::EMPTY, when(columns, chunks * blocks.tile_columns), "sums of the loss")?,
+            masses: spare.take(when(masses, chunks * blocks.tile_columns), "softmax masses of the loss")?,
+            strips: spare.take(blocks.rows * step, "packed rows of the loss")?,
+            panels: spare.take(blocks.tile_columns * step, "packed columns of the loss")?,
+            candidates: spare.take(when(gradients, blocks.tile_columns * step), "candidates of the loss")?,
+            anchors: spare.take(when(gradients, blocks.rows * step), "anchors of the loss")?,
+            anchor_gradients: spare.take(when(gradients, blocks.rows * step), "gradients of the loss")?,
+        })
+    }
+
+    /// The first lines of all blocks.
+    pub(super) fn block_lines(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.lines.len()).step_by(self.blocks.rows)
+    }
+
+    /// The lines of a block.
+    pub(super) fn lines_of(&self, block_line: usize) -> std::ops::Range<usize> {
+        block_line..self.lines.len().min(block_line + self.blocks.rows)
     }
 
     /// Scores a tile into `out`, line after line.
-    pub(super) fn score(
-        &self,
-        isa: Isa,
-        strips: &[f32],
-        panels: &[f32],
-        tile: Tile,
-        block_column: usize,
-        out: &mut [f32],
-    ) {
+    pub(super) fn score(&self, isa: Isa, strips: &[f32], panels: &[f32], tile: Tile, out: &mut [f32]) {
         let step = self.left.step;
         let product = Product {
             left: strips,
             left_strip: STRIP * step,
             left_step: STRIP,
-            right: &panels[(tile.column - block_column) * step..],
+            right: panels,
             right_panel: PANEL * step,
             right_step: PANEL,
             out,
@@ -83,6 +132,14 @@ impl Pass<'_> {
             accumulate: false,
         };
         product.run(isa);
+    }
+
+    /// Packs the lines of a block.
+    pub(super) fn pack_lines(&self, block_line: usize, strips: &mut [f32]) {
+        let chunk = self.blocks.chunk_rows;
+        let lines = self.lines[self.lines_of(block_line)].par_chunks(chunk);
+        let strips = strips.par_chunks_mut(chunk * self.left.step);
+        lines.zip(strips).for_each(|(lines, strips)| self.left.pack_strips(lines, strips));
     }
 
     /// Turns a tile, so that column `c` becomes line `c` of `chunk_rows` scores. Lines behind the last hold `beyond`.

@@ -1,5 +1,7 @@
 //! From sums to the loss: every log-sum evaluated in f64, and what each takes from scores.
 
+use std::ops::Range;
+
 use super::epilogue::Pull;
 use super::family::{Context, Family};
 use super::finish::saturated;
@@ -19,57 +21,18 @@ pub(super) struct Reduced {
     pub(super) temperature: f64,
 }
 
-struct Reduce<'a> {
+/// Evaluates log-sums, range of rows after range.
+pub(super) struct Reduce<'a> {
     context: &'a Context<'a>,
     constants: Constants,
     positives: &'a mut Pairs,
     listed: &'a mut Pairs,
-    families: Vec<&'a mut Family>,
     /// Sums over the positives of each key, where others' positives stay in, and what is taken from them.
     sharers: Vec<(Sums, Take)>,
     /// Slope of a listed key's logit.
     listed_slope: f64,
     total_weight: f64,
     out: Reduced,
-}
-
-/// Evaluates all log-sums. Fills the pulls of the families, and slopes and influence of the pairs.
-pub(super) fn reduce(context: &Context, passes: &mut [Pass], positives: &mut Pairs, listed: &mut Pairs) -> Reduced {
-    let spec = context.spec;
-    let rows = context.queries.rows;
-    let constants = Constants {
-        temperature: f64::from(spec.temperature),
-        margin: f64::from(spec.margin),
-        smoothing: f64::from(spec.label_smoothing),
-        hcl: spec.hcl().map(|(beta, tau_plus)| (f64::from(beta), f64::from(tau_plus))),
-    };
-    let families = passes.iter_mut().flat_map(|pass| std::iter::once(&mut pass.by_line).chain(&mut pass.by_column));
-    let counts = |row: &usize| !context.terms.positives.get(*row).is_empty();
-    let total_weight = (0..rows).filter(counts).map(|row| weight(spec, row)).sum();
-    let nan = || vec![f32::NAN; rows];
-    let statistics = RowStatistics {
-        positive: context.terms.smallest.clone(),
-        hardest_negative: nan(),
-        mean_negative: nan(),
-        entropy: nan(),
-    };
-    let mut reduce = Reduce {
-        context,
-        listed_slope: 1.0 / constants.temperature + listed_alpha(spec),
-        constants,
-        positives,
-        listed,
-        families: families.collect(),
-        sharers: Vec::new(),
-        total_weight,
-        out: Reduced { loss: 0.0, rows: vec![0.0; rows], statistics, temperature: 0.0 },
-    };
-    reduce.sum_sharers();
-    for row in (0..rows).filter(counts) {
-        reduce.row(row);
-    }
-    reduce.spread_sharers();
-    reduce.out
 }
 
 fn weight(spec: &InfoNce, row: usize) -> f64 {
@@ -91,7 +54,57 @@ struct RowTakes {
     queries: Take,
 }
 
-impl Reduce<'_> {
+impl<'a> Reduce<'a> {
+    pub(super) fn new(context: &'a Context<'a>, positives: &'a mut Pairs, listed: &'a mut Pairs) -> Self {
+        let spec = context.spec;
+        let rows = context.queries.rows;
+        let constants = Constants {
+            temperature: f64::from(spec.temperature),
+            margin: f64::from(spec.margin),
+            smoothing: f64::from(spec.label_smoothing),
+            hcl: spec.hcl().map(|(beta, tau_plus)| (f64::from(beta), f64::from(tau_plus))),
+        };
+        let counts = |row: &usize| !context.terms.positives.get(*row).is_empty();
+        let total_weight = (0..rows).filter(counts).map(|row| weight(spec, row)).sum();
+        let nan = || vec![f32::NAN; rows];
+        let statistics = RowStatistics {
+            positive: context.terms.smallest.clone(),
+            hardest_negative: nan(),
+            mean_negative: nan(),
+            entropy: nan(),
+        };
+        let mut reduce = Reduce {
+            context,
+            listed_slope: 1.0 / constants.temperature + listed_alpha(spec),
+            constants,
+            positives,
+            listed,
+            sharers: Vec::new(),
+            total_weight,
+            out: Reduced { loss: 0.0, rows: vec![0.0; rows], statistics, temperature: 0.0 },
+        };
+        reduce.sum_sharers();
+        reduce
+    }
+
+    /// Evaluates the log-sums of some rows, each once. Fills the pulls of the families, and slopes and influence of the
+    /// pairs.
+    pub(super) fn rows(&mut self, passes: &mut [Pass], rows: Range<usize>) {
+        let families = passes.iter_mut().flat_map(|pass| std::iter::once(&mut pass.by_line).chain(&mut pass.by_column));
+        let mut families: Vec<&mut Family> = families.collect();
+        for row in rows {
+            if !self.context.terms.positives.get(row).is_empty() {
+                self.row(&mut families, row);
+            }
+        }
+    }
+
+    /// What came of all rows.
+    pub(super) fn finish(mut self) -> Reduced {
+        self.spread_sharers();
+        self.out
+    }
+
     /// The weight of a row in the loss; 0 where all rows that count weigh nothing.
     fn weight(&self, row: usize) -> f64 {
         match self.total_weight > 0.0 {
@@ -146,15 +159,12 @@ impl Reduce<'_> {
         sums
     }
 
-    fn family(&self, direction: Directions) -> Option<usize> {
-        self.families.iter().position(|family| family.direction == direction)
-    }
-
-    fn row(&mut self, row: usize) {
+    fn row(&mut self, families: &mut [&mut Family], row: usize) {
         let terms = self.context.terms.positives.range(row);
         let weight = self.weight(row);
-        let [qk, kq, qq, kk] = Directions::NAMES.map(|(direction, _)| self.family(direction));
-        let negatives = qk.map(|qk| self.negatives(row, self.families[qk]));
+        let [qk, kq, qq, kk] =
+            Directions::NAMES.map(|(direction, _)| families.iter().position(|family| family.direction == direction));
+        let negatives = qk.map(|qk| self.negatives(row, families[qk]));
         let all_positives = if self.keeps_others() { self.sum_positives(terms.clone()) } else { Sums::EMPTY };
         let log_sums = if self.context.spec.joint { 1 } else { self.context.spec.directions.count() };
         let share = 1.0 / (terms.len() * log_sums) as f64;
@@ -167,7 +177,7 @@ impl Reduce<'_> {
             let own = self.positive(term);
             let part = |kind, sums| Part { kind, sums };
             let of = |index: usize| {
-                let family = &self.families[index];
+                let family = &families[index];
                 family.sums[family.slot_of(row, key, term)]
             };
             let mut parts: Vec<Vec<Part>> = Vec::new();
@@ -216,18 +226,18 @@ impl Reduce<'_> {
             }
             for (index, take) in [kq, kk].into_iter().zip(term_takes) {
                 if let Some(index) = index {
-                    let slot = self.families[index].slot_of(row, key, term);
-                    self.pull(index, slot, take, weight);
+                    let slot = families[index].slot_of(row, key, term);
+                    pull(families[index], slot, take, weight);
                 }
             }
         }
 
         self.spread_positives(row, &all_positives, row_takes.positives, weight);
         if let (Some(qk), Some(negatives)) = (qk, negatives) {
-            self.spread_negatives(qk, row, &negatives, row_takes.negatives, weight);
+            self.spread_negatives(families[qk], row, &negatives, row_takes.negatives, weight);
         }
         if let Some(qq) = qq {
-            self.pull(qq, row, row_takes.queries, weight);
+            pull(families[qq], row, row_takes.queries, weight);
         }
         self.out.loss += weight * loss;
         self.out.rows[row] = saturated(loss);
@@ -239,18 +249,6 @@ impl Reduce<'_> {
         if entropies > 0 {
             statistics.entropy[row] = (entropy / f64::from(entropies)) as f32;
         }
-    }
-
-    /// Leaves to a family's tiles what is taken relative to their own top.
-    fn pull(&mut self, index: usize, slot: usize, take: Take, weight: f64) {
-        let family = &mut *self.families[index];
-        family.pulls[slot] = Pull {
-            reference: family.sums[slot].reference,
-            pull: take.pull as f32,
-            lower: take.lower as f32,
-            smoothing: take.smoothing as f32,
-            weight: weight as f32,
-        };
     }
 
     /// SupCon: what a row's terms take from all its positives.
@@ -266,7 +264,7 @@ impl Reduce<'_> {
     }
 
     /// What a row's terms take from its negatives in q→k, listed and in the tiles.
-    fn spread_negatives(&mut self, qk: usize, row: usize, sums: &Sums, take: Take, weight: f64) {
+    fn spread_negatives(&mut self, family: &mut Family, row: usize, sums: &Sums, take: Take, weight: f64) {
         let beta = self.constants.hcl.map(|(beta, _)| beta);
         let scaled = |below: f64| match beta {
             Some(beta) => Take {
@@ -282,12 +280,22 @@ impl Reduce<'_> {
             self.listed.influence[entry] += mass;
             self.listed.slopes[entry] += weight * (mass + take.smoothing);
         }
-        let tiles = &self.families[qk].sums[row];
+        let tiles = family.sums[row];
         if !tiles.is_empty() {
-            let take = scaled(tiles.top - sums.top);
-            self.pull(qk, row, take, weight);
+            pull(family, row, scaled(tiles.top - sums.top), weight);
         }
     }
+}
+
+/// Leaves to a family's tiles what is taken relative to their own top.
+fn pull(family: &mut Family, slot: usize, take: Take, weight: f64) {
+    family.pulls[slot] = Pull {
+        reference: family.sums[slot].reference,
+        pull: take.pull as f32,
+        lower: take.lower as f32,
+        smoothing: take.smoothing as f32,
+        weight: weight as f32,
+    };
 }
 
 impl RowTakes {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
+use super::spare::{Buffer, Spare};
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
 use crate::spec::{InfoNce, Metric, NonFinite};
@@ -18,7 +19,7 @@ pub(super) struct Side<'a> {
     /// Distance between rows of `unit`: `dim` rounded up for the products.
     pub(super) step: usize,
     /// The rows that are multiplied; rows that were skipped are zero.
-    pub(super) unit: Vec<f32>,
+    pub(super) unit: Buffer<'a>,
     pub(super) scales: Vec<RowScale>,
     pub(super) metric: Metric,
     isa: Isa,
@@ -28,13 +29,18 @@ pub(super) struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// Reads matrices, each with its name in errors, one behind the other.
-    pub(super) fn read(isa: Isa, spec: &InfoNce, sources: &[(&'static str, &'a dyn Rows)]) -> Result<Self> {
+    pub(super) fn read(
+        isa: Isa,
+        spare: &'a Spare,
+        spec: &InfoNce,
+        sources: &[(&'static str, &'a dyn Rows)],
+    ) -> Result<Self> {
         let metric = spec.metric;
         let parts = sources.iter().map(|(_, rows)| rows.read(0..rows.rows())).collect::<Result<Vec<_>>>()?;
         let rows = parts.iter().map(Matrix::rows).sum();
         let dim = parts[0].dim();
         let step = dim.next_multiple_of(PANEL);
-        let mut unit = try_vec(0.0_f32, rows * step, "the rows of the loss")?;
+        let mut unit = spare.take(rows * step, "the rows of the loss")?;
         let absent = RowScale { exponent: 0, inverse: 0.0, finite: false };
         let mut scales = try_vec(absent, rows, "the norms of the loss")?;
         let mut first = 0;
@@ -181,6 +187,17 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Packs `count` rows for the right side of a product over rows: in panels of 32 elements, row after row. A panel
+    /// has room for as many rows as `out` has.
+    pub(super) fn pack_rows(&self, count: usize, row: impl Fn(usize) -> usize + Sync, out: &mut [f32]) {
+        let room = out.len() / self.step;
+        out.par_chunks_exact_mut(PANEL * room).enumerate().for_each(|(panel, out)| {
+            for (index, to) in out.chunks_exact_mut(PANEL).take(count).enumerate() {
+                to.copy_from_slice(&self.unit_row(row(index))[panel * PANEL..][..PANEL]);
+            }
+        });
+    }
+
     /// Packs the columns from `first` into panels of 32, the right side of a score product, as many as `out` holds;
     /// columns behind the end are zero.
     pub(super) fn pack_panels(&self, first: usize, out: &mut [f32]) {
@@ -203,6 +220,7 @@ impl<'a> Side<'a> {
 /// Writes the row that is multiplied.
 fn scaled(metric: Metric, matrix: &Matrix, row: usize, prepared: &Prepared, unit: &mut [f32]) {
     let scale = prepared.scale;
+    unit[matrix.dim()..].fill(0.0);
     match (metric, scale.finite) {
         (_, false) => unit.fill(0.0),
         (Metric::Cosine, true) => {

@@ -42,6 +42,7 @@ pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
 impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     const WIDTH: usize = 8;
     const TILE_ROWS: usize = 6;
+    const FUSED: bool = true;
     type Vector = __m256;
 
     #[inline(always)]

@@ -42,6 +42,7 @@ pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
 impl<const VNNI: bool> Lanes for Avx512<VNNI> {
     const WIDTH: usize = 16;
     const TILE_ROWS: usize = 12;
+    const FUSED: bool = true;
     type Vector = __m512;
 
     #[inline(always)]

@@ -24,6 +24,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const WIDTH: usize;
     /// Rows of the register tile; divides [`STRIP`]. Its columns are two vectors, whose width divides [`PANEL`].
     const TILE_ROWS: usize;
+    /// Whether the set multiplies and adds in one instruction.
+    const FUSED: bool;
     type Vector: Copy;
 
     /// # Safety

@@ -9,6 +9,7 @@ pub(crate) struct Portable;
 impl Lanes for Portable {
     const WIDTH: usize = 4;
     const TILE_ROWS: usize = 4;
+    const FUSED: bool = false;
     type Vector = [f32; 4];
 
     #[inline(always)]
