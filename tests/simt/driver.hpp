@@ -43,7 +43,7 @@ struct Stream {
     std::mutex adding;
     std::deque<Work> queue;
     u64 added = 0;
-    std::recursive_mutex running;
+    bool busy = false;  // a piece of its work is being done
     std::atomic<u64> done{0};
     std::atomic<int> error{0};
     Graph* capture = nullptr;

@@ -1,4 +1,6 @@
 // Streams, events and graphs. Work of a stream is done when somebody waits for it, and not before.
+#include <condition_variable>
+
 #include "driver.hpp"
 
 namespace simt {
@@ -17,10 +19,18 @@ std::shared_ptr<Stream> stream_of(void* handle) {
     return found == streams.end() ? nullptr : found->second;
 }
 
+static std::mutex turns_lock;
+static std::condition_variable turns;
+
+// One thread at a time runs a stream's work, piece by piece: who waits for less than all of it goes on in between. (A
+// stream may wait for another's event while the other's runner waits for an earlier one of its own.)
 int drain(Stream& stream, u64 up_to) {
-    if (stream.done >= up_to) return stream.error;
-    std::lock_guard turn(stream.running);
+    std::unique_lock turn(turns_lock);
     while (stream.done < up_to) {
+        if (stream.busy) {
+            turns.wait(turn);
+            continue;
+        }
         Work work;
         {
             std::lock_guard guard(stream.adding);
@@ -28,8 +38,14 @@ int drain(Stream& stream, u64 up_to) {
             work = std::move(stream.queue.front());
             stream.queue.pop_front();
         }
+        stream.busy = true;
+        turn.unlock();
         if (int code = stream.error ? 0 : work(); code) stream.error = code;
+        work = nullptr;
+        turn.lock();
+        stream.busy = false;
         stream.done++;
+        turns.notify_all();
     }
     return stream.error;
 }
