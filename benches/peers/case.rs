@@ -118,7 +118,7 @@ fn main() {
         Some(uploaded) => uploaded,
         None => &keys,
     };
-    let mut call = || {
+    let call = || {
         let start = Instant::now();
         let found = device.top_k(&spec, &queries, keys).expect("a valid call");
         std::hint::black_box(found);
