@@ -45,6 +45,12 @@ pub(crate) fn arithmetic(shape: Shape, byte_products: bool, packed: bool, counte
     }
 }
 
+/// Whether the sieve lets so many pairs through, `scored` of all, that the scan in f32 is faster: where a band's edges lie
+/// among very many scores.
+pub(crate) fn is_dense(scored: u64, queries: usize, keys: usize) -> bool {
+    scored as f64 > 0.12 * queries as f64 * keys as f64
+}
+
 /// How a scan is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScanPlan {
@@ -58,8 +64,11 @@ pub(crate) struct ScanPlan {
 }
 
 impl ScanPlan {
-    /// All keys at once, where they are packed already and cost nothing more.
+    /// All keys at once, where they are packed already and cost nothing more, and queries are so few that chunks would.
     pub(crate) fn with_all_keys(self, shape: Shape) -> Self {
+        if shape.queries > FEW_QUERIES {
+            return self;
+        }
         let positions = u32::MAX as usize / PANEL * PANEL;
         ScanPlan { key_rows: shape.keys.next_multiple_of(PANEL).clamp(PANEL, positions), ..self }
     }
@@ -160,8 +169,9 @@ mod tests {
     fn packed_keys_are_scanned_at_once() {
         let plan = scan(SHAPE, Limits::default(), Arithmetic::Bytes, 1000, 0);
         assert_eq!(plan.key_rows, 32_768);
-        assert_eq!(plan.with_all_keys(SHAPE).key_rows, 100_000);
-        assert_eq!(plan.with_all_keys(Shape { keys: 0, ..SHAPE }).key_rows, 32);
+        assert_eq!(plan.with_all_keys(SHAPE), plan);
+        assert_eq!(plan.with_all_keys(Shape { queries: 1, ..SHAPE }).key_rows, 100_000);
+        assert_eq!(plan.with_all_keys(Shape { queries: 1, keys: 0, ..SHAPE }).key_rows, 32);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Sieve<'a, 'b> {
     /// The largest that each value of the panel can be, where keys are drawn.
     uppers: Vec<f32>,
     room: Vec<f32>,
+    scored: u64,
 }
 
 /// How far a value of the sieve can lie from the score in f32: `fixed + share · residual of the key`.
@@ -77,6 +78,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
             passed: vec![0; padded],
             uppers: vec![0.0; if draws { padded * PANEL } else { 0 }],
             room: vec![0.0; scan.queries.matrix.dim()],
+            scored: 0,
             rows,
         };
         (0..sieve.rows.len()).for_each(|index| sieve.set_window(index));
@@ -98,7 +100,8 @@ impl<'a, 'b> Sieve<'a, 'b> {
         };
     }
 
-    pub(crate) fn run(mut self, panels: Range<usize>) {
+    /// Gives the number of pairs that were scored in f32.
+    pub(crate) fn run(mut self, panels: Range<usize>) -> u64 {
         let (dim, isa) = (self.scan.queries.matrix.dim(), self.scan.isa);
         let (words, lines) = (words_of(dim), lines_of_panel(dim));
         for panel in panels {
@@ -120,6 +123,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
                 }
             }
         }
+        self.scored
     }
 
     /// Asks for the rows of those keys of a panel that passed for some query: they lie anywhere in memory.
@@ -140,6 +144,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
         if passed != 0 && self.gates[index].draws() {
             passed &= self.drawn(index, first);
         }
+        self.scored += u64::from(passed.count_ones());
         let before = self.gates[index].window.0;
         while passed != 0 {
             let position = first + passed.trailing_zeros();

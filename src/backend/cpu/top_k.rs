@@ -1,6 +1,7 @@
 //! `top_k`: a gated scan over chunks of keys, then the canonical score for the survivors.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -35,6 +36,8 @@ struct Call<'a> {
     cpu: &'a Cpu,
     spec: &'a TopK,
     plan: ScanPlan,
+    /// The plan for what follows a chunk in which the sieve let too much through.
+    dense_plan: ScanPlan,
     wanted: Wanted,
     exclusions: Exclusions<'a>,
     /// The smallest positive score of each query; NaN where it has none.
@@ -65,6 +68,7 @@ fn run(cpu: &Cpu, spec: &TopK, pair: Pair, arithmetic: Arithmetic) -> Result<Nei
         cpu,
         spec,
         plan,
+        dense_plan: make_plan(cpu, pair, wanted, Arithmetic::F32),
         wanted,
         exclusions: Exclusions { rules: &spec.exclude, positives: Some(&positives), first_query: spec.first_query },
         positive_scores: &positive_scores,
@@ -108,26 +112,29 @@ impl Call<'_> {
     /// Answers the queries of one block.
     fn block(&self, queries: &dyn Rows, keys: &dyn Rows, range: Range<usize>, out: &mut Neighbours) -> Result<()> {
         let isa = self.cpu.isa();
-        let block = QueryBlock::read(isa, queries, range.clone(), self.plan.arithmetic, self.spec.nonfinite)?;
+        let (metric, nonfinite) = (self.spec.metric, self.spec.nonfinite);
+        let mut plan = self.plan;
+        let mut block = QueryBlock::read(isa, queries, range.clone(), plan.arithmetic, nonfinite)?;
         out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
-        for chunk_range in pieces(keys.rows(), self.plan.key_rows) {
+        let mut start = 0;
+        while start < keys.rows() {
+            let end = keys.rows().min(start.saturating_add(plan.key_rows));
             let excluded = self.spec.exclude.keys.as_deref();
-            let (metric, nonfinite) = (self.spec.metric, self.spec.nonfinite);
-            let chunk = KeyChunk::read(isa, keys, chunk_range, self.plan.arithmetic, metric, nonfinite, excluded)?;
+            let chunk = KeyChunk::read(isa, keys, start..end, plan.arithmetic, metric, nonfinite, excluded)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
                 out.special.skipped_keys += chunk.skipped_rows;
             }
-            let scan = Scan {
-                isa,
-                metric: self.spec.metric,
-                queries: &block,
-                keys: &chunk,
-                group_panels: self.plan.group_panels,
-            };
-            self.chunk(scan, &mut found);
+            let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: plan.group_panels };
+            let scored = self.chunk(scan, &mut found);
+            if plan.arithmetic == Arithmetic::Bytes && plan::is_dense(scored, block.rows(), end - start) {
+                drop(chunk);
+                plan = self.dense_plan;
+                block = QueryBlock::read(isa, queries, range.clone(), plan.arithmetic, nonfinite)?;
+            }
+            start = end;
         }
         for (row, found) in range.zip(found) {
             if let Some(rejected) = &mut out.rejected {
@@ -144,8 +151,10 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Scans one chunk of keys; every query takes what it finds there.
-    fn chunk(&self, scan: Scan, found: &mut [Found]) {
+    /// Scans one chunk of keys; every query takes what it finds there. Gives the number of pairs that the sieve let
+    /// through.
+    fn chunk(&self, scan: Scan, found: &mut [Found]) -> u64 {
+        let scored = AtomicU64::new(0);
         let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
         let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), self.cpu.threads());
         let panels: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
@@ -159,8 +168,10 @@ impl Call<'_> {
                     found.rejected += exclusions.rejected(&masked[row - rows.start]);
                 }
             }
-            let parts: Vec<Vec<RowPart>> =
-                panels.par_iter().map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found)).collect();
+            let parts: Vec<Vec<RowPart>> = panels
+                .par_iter()
+                .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found, &scored))
+                .collect();
             for part in parts {
                 for (found, part) in found.iter_mut().zip(part) {
                     found.best.merge(part.hardest, part.drawn, self.wanted);
@@ -168,6 +179,7 @@ impl Call<'_> {
                 }
             }
         });
+        scored.into_inner()
     }
 
     /// Scans some queries against some panels.
@@ -178,6 +190,7 @@ impl Call<'_> {
         panels: Range<usize>,
         masked: &[Masked],
         found: &[Found],
+        scored: &AtomicU64,
     ) -> Vec<RowPart> {
         let gates = rows.clone().zip(found).map(|(row, found)| {
             let bounds = self.bounds(scan.queries.start + row);
@@ -189,7 +202,7 @@ impl Call<'_> {
         let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
             match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates) {
-                Some(sieve) => sieve.run(panels),
+                Some(sieve) => drop(scored.fetch_add(sieve.run(panels), Ordering::Relaxed)),
                 None => scan.run(rows, panels, masked, &mut epilogue),
             }
         }
@@ -250,7 +263,7 @@ mod tests {
     }
 
     fn on(isa: Isa, threads: usize) -> Cpu {
-        let limits = Limits::default().threads(threads).memory_bytes(1 << 22);
+        let limits = Limits::default().threads(threads).memory_bytes(1 << 17);
         Cpu { isa, ..Cpu::new(limits) }
     }
 
