@@ -46,7 +46,6 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 use super::gpu::rows::{Call, Stored};
-use super::gpu::source::Language;
 use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
 use crate::device_matrix::Storage;
@@ -109,7 +108,6 @@ impl Cuda {
     /// The loss and its gradients, submitted to the caller's stream: nothing is waited for. The addresses are those of
     /// `rows × dim` f32 elements for queries, keys and extra keys, and of two numbers.
     pub(crate) fn info_nce_into(&self, spec: &InfoNce, batch: Batch, gradients: &[u64], numbers: u64) -> Result<()> {
-        has_info_nce()?;
         if self.calls.lane.is_none() {
             return Err(unsupported("gradients left on the card without a stream; open the device by `cuda::open`"));
         }
@@ -147,14 +145,6 @@ impl Cuda {
     #[cfg(test)]
     fn queue(&self) -> Result<CudaQueue> {
         self.calls.queue(Waits::Yes, self.calls.limits)
-    }
-}
-
-/// An error as long as the loss has shaders only.
-fn has_info_nce() -> Result<()> {
-    match Language::Cuda.has("info_nce_tile") {
-        true => Ok(()),
-        false => Err(unsupported("`info_nce`, which has no CUDA kernels yet; use the cpu device")),
     }
 }
 
@@ -255,7 +245,6 @@ impl Backend for Cuda {
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
-        has_info_nce()?;
         self.calls.run(|queue| gpu::info_nce::info_nce(queue, spec, batch, gradients))
     }
 }

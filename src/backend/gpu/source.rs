@@ -168,7 +168,10 @@ mod tests {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 let is_page = name.ends_with(".md");
-                assert!(is_page || language.files().iter().any(|(file, _)| *file == name), "{name} is not in the table");
+                assert!(
+                    is_page || language.files().iter().any(|(file, _)| *file == name),
+                    "{name} is not in the table"
+                );
             }
         }
     }
