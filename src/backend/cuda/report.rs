@@ -115,8 +115,9 @@ fn matrix_instructions(code: &[u8], entry: &str, directory: &Path, stem: &str) -
     let section = format!(".text.{entry}");
     let (mut inside, mut warpgroup, mut warp) = (false, 0, 0);
     for line in String::from_utf8_lossy(&out.stdout).lines() {
-        if line.trim_start().starts_with(".section") {
-            inside = line.split([' ', '\t', ',']).any(|word| word == section);
+        let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+        if words.next() == Some(".section") {
+            inside = words.any(|word| word == section);
         }
         let has = |instruction: &str| line.split([' ', ';']).any(|word| word.starts_with(instruction));
         if inside && (has("HGMMA") || has("IGMMA")) {
