@@ -54,13 +54,15 @@
 //! |---|---|
 //! | [`Matrix`], [`Rows`] | rows of f16, bf16 or f32: owned, borrowed, strided, mapped, or read in chunks |
 //! | [`DeviceMatrix`] | rows that stay on a device |
-//! | `cuda` | with the feature `cuda`: a stream and memory of the caller's |
+//! | `cuda`, `wgpu` | with the features of these names: streams, devices and memory of the caller's |
 //! | [`spec`] | WHAT: one specification per operation; plain validated data, no device is named here |
 //! | `plan` | HOW: specification + shape + limits → chunks and tiles; pure functions |
 //! | [`Device`] | the door: check → plan → backend |
 //! | [`oracle`] | every operation once more, naively; shares no arithmetic with any backend beyond what `spec` computes |
 //! | `backend` | the trait `Backend`, one verb per operation, and its implementations |
 //! | `backend/cpu` | `lanes` (one small trait, a file per instruction set), `kernel` (the blocked product), `canonical`, `scan` and `sieve` (the fast passes in f32 and in bytes, and their bounds), then one file per operation |
+//! | `backend/gpu` | the launch of each operation on a GPU, once for both languages; `kernels/*.cu` and `shaders/*.wgsl` are twins |
+//! | `backend/cuda`, `backend/wgpu` | an ordered queue of work each: memory, compilation, launches, faults |
 //!
 //! One word per operation: the method, the specification, the oracle's function, the backend's file, the test and the
 //! bench of `top_k` all say `top_k`. A new operation is a specification in `spec`, a naive version in `oracle`, a verb

@@ -1,8 +1,9 @@
 //! For those who hold wgpu objects already: computing on their device, on rows that lie in their buffers.
 //!
 //! Nothing crosses to the host: [`open`] takes a device and its queue, [`matrix`] makes rows of a buffer, which then go
-//! wherever rows go, and [`cosine`] and [`info_nce_grad`] write their results into buffers. Whatever was submitted to the queue before a call is done before it; encoders that were not
-//! submitted come after. wgpu's types are those of the version that this module shows as [`wgpu`].
+//! wherever rows go, and [`cosine`] and [`info_nce_grad`] write their results into buffers. Whatever was submitted to the
+//! queue before a call is done before it; encoders that were not submitted come after. wgpu's types are those of the
+//! version that this module shows as [`wgpu`].
 //!
 //! ```
 //! use cosmine::wgpu::{Layout, wgpu};
