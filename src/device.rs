@@ -74,8 +74,8 @@ impl Device {
         &*self.backend
     }
 
-    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the first that
-    /// is there; for it an adapter of `wgpu` that computes on the processor is none.
+    /// Opens a device by name: `cpu`, `cuda` or `cuda:N`, `wgpu` or `wgpu:N`; `auto` takes the
+    /// processor, until a backend for GPUs has been shown right on hardware.
     ///
     /// # Errors
     /// [`Error::NoDevice`] says what is missing and what to install; [`Error::Spec`] where the name is none of these.
@@ -86,14 +86,9 @@ impl Device {
             return Err(Error::spec("device", format!("`{name}`: only cuda and wgpu take a number, as in cuda:0")));
         };
         match kind {
-            "cpu" => Ok(Device::cpu_with(limits)),
+            "auto" | "cpu" => Ok(Device::cpu_with(limits)),
             "cuda" => Device::open_cuda(name, number, limits),
-            "wgpu" => Device::open_wgpu(name, number, true, limits),
-            "auto" => {
-                let cuda = Device::open("cuda", limits);
-                let found = cuda.or_else(|_| Device::open_wgpu("wgpu", 0, false, limits));
-                Ok(found.unwrap_or_else(|_| Device::cpu_with(limits)))
-            }
+            "wgpu" => Device::open_wgpu(name, number, limits),
             _ => Err(Error::spec("device", format!("`{name}` is none of auto, cpu, cuda, cuda:N, wgpu, wgpu:N"))),
         }
     }
@@ -110,15 +105,13 @@ impl Device {
     }
 
     #[cfg(feature = "wgpu")]
-    fn open_wgpu(name: &str, number: u32, software: bool, limits: Limits) -> Result<Device> {
-        use crate::backend::wgpu::{Software, Wgpu};
-        let software = if software { Software::Allowed } else { Software::LeftOut };
-        let backend = Wgpu::open(name, number as usize, software, limits)?;
+    fn open_wgpu(name: &str, number: u32, limits: Limits) -> Result<Device> {
+        let backend = crate::backend::wgpu::Wgpu::open(name, number as usize, limits)?;
         Ok(Device { backend: Arc::new(backend), name: name.to_owned() })
     }
 
     #[cfg(not(feature = "wgpu"))]
-    fn open_wgpu(name: &str, _: u32, _: bool, _: Limits) -> Result<Device> {
+    fn open_wgpu(name: &str, _: u32, _: Limits) -> Result<Device> {
         Err(absent(name, "wgpu"))
     }
 

@@ -270,7 +270,6 @@ fn child_without_a_driver() {
     let error = Device::open("wgpu", Limits::default()).unwrap_err();
     assert!(matches!(error, Error::NoDevice { .. }), "{error}");
     assert!(error.to_string().contains("mesa-vulkan-drivers"), "{error}");
-    assert!(Device::open("auto", Limits::default()).is_ok());
     let listed = Device::list();
     assert!(listed.iter().any(|info| info.name == "wgpu" && info.limits.is_none()), "{listed:?}");
 }

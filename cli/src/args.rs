@@ -41,7 +41,7 @@ pub(crate) enum Command {
 /// Where to compute, and within which limits.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Device: auto, cpu, cuda, cuda:N, wgpu or wgpu:N; auto takes the first that is there
+    /// Device: auto, cpu, cuda, cuda:N, wgpu or wgpu:N; auto takes the processor
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) device: String,
     /// Threads that compute, at most 1024; 0 takes one per core

@@ -14,18 +14,10 @@ const INSTALL: &str = "install your GPU's Vulkan driver (Metal and Direct3D 12 c
 /// Storage buffers that the kernels are given, at most; what WebGPU promises everywhere.
 const BINDINGS: u32 = 8;
 
-/// Whether an adapter that computes on the processor will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Software {
-    Allowed,
-    /// The processor is faster by itself.
-    LeftOut,
-}
-
 /// Opens the adapter of a number, in the order of preference: discrete GPUs, integrated ones, virtual ones, software.
-pub(crate) fn open(name: &str, index: usize, software: Software) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Device, wgpu::Queue)> {
     let absent = |reason: String| Error::NoDevice { device: name.to_owned(), reason };
-    let adapters = adapters(software);
+    let adapters = adapters();
     let found = adapters.len();
     let wanted = std::env::var(ADAPTER_NAME);
     let Some(adapter) = adapters.into_iter().nth(index) else {
@@ -51,7 +43,7 @@ pub(crate) fn open(name: &str, index: usize, software: Software) -> Result<(wgpu
 }
 
 /// The adapters that can be opened, the preferred first.
-fn adapters(software: Software) -> Vec<Adapter> {
+fn adapters() -> Vec<Adapter> {
     let descriptor = wgpu::InstanceDescriptor {
         flags: wgpu::InstanceFlags::empty().with_env(),
         ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
@@ -62,7 +54,6 @@ fn adapters(software: Software) -> Vec<Adapter> {
         let wanted = wanted.to_lowercase();
         adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
     }
-    adapters.retain(|adapter| software == Software::Allowed || adapter.get_info().device_type != DeviceType::Cpu);
     adapters.sort_by_key(|adapter| preference(adapter.get_info().device_type));
     adapters
 }

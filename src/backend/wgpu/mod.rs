@@ -12,7 +12,6 @@ mod stream;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-pub(crate) use adapter::Software;
 use context::Context;
 pub(crate) use foreign::Target;
 use queue::{Session, WgpuQueue};
@@ -35,8 +34,8 @@ pub(crate) struct Wgpu {
 
 impl Wgpu {
     /// Opens the adapter of a number; `name` is what was asked for.
-    pub(crate) fn open(name: &str, index: usize, software: Software, limits: Limits) -> Result<Self> {
-        let (device, queue) = adapter::open(name, index, software)?;
+    pub(crate) fn open(name: &str, index: usize, limits: Limits) -> Result<Self> {
+        let (device, queue) = adapter::open(name, index)?;
         let offers = adapter::offers(&device);
         Wgpu::new(Context::new(device, queue, offers, name.to_owned(), false), limits)
     }

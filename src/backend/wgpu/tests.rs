@@ -9,7 +9,7 @@ use crate::error::Error;
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {
     let required = std::env::var("COSMINE_REQUIRE").unwrap_or_default();
-    match Wgpu::open("wgpu", 0, Software::Allowed, Limits::default()) {
+    match Wgpu::open("wgpu", 0, Limits::default()) {
         Ok(wgpu) => Some(wgpu),
         Err(error) if required.split(',').any(|name| name.trim() == "wgpu") => panic!("{error}"),
         Err(_) => None,
