@@ -2,11 +2,11 @@
 
 use super::checks::*;
 use super::common::data::{DTYPES, Kind, gaussian, matrix, rng, rows};
-use super::common::devices;
+use super::common::{devices, required};
 use super::options::*;
 use super::random::by_dot;
 use cosmine::spec::{AlphaOn, InfoNce, Metric, NonFinite};
-use cosmine::{Device, Dtype, Error, Gradients, Loss, Matrix};
+use cosmine::{Device, Dtype, Error, Gradients, Limits, Loss, Matrix};
 
 /// One query, its positive, and one more key; by dot product, with a guard.
 fn guarded(query: &[f32], positive: &[f32], other: &[f32], above: f32) -> (InfoNce, Inputs) {
@@ -124,6 +124,27 @@ fn the_shortest_and_the_longest_rows() {
     for device in devices() {
         let (_, gradients) = inputs.run(&device, &spec);
         assert!(gradients.queries.iter().any(|value| value.abs() == f32::MAX), "tiny rows saturate");
+    }
+}
+
+/// On a GPU with little memory rows are made ready in chunks and scores in blocks; the answer is within the same tolerance.
+#[test]
+fn chunks_on_gpus_lie_within_the_tolerance() {
+    let shapes = [(Kind::Clustered, [150, 150, 0, 24]), (Kind::Gaussian, [70, 200, 90, 40])];
+    for memory in [0, 100_000] {
+        let limits = Limits::default().memory_bytes(memory);
+        let names = required().into_iter().filter(|name| name != "cpu");
+        let small: Vec<Device> = names.map(|name| Device::open(&name, limits).unwrap()).collect();
+        for (seed, (kind, shape)) in (50..).zip(shapes) {
+            for (dtype, text, joint) in
+                [(Dtype::F32, "qk", false), (Dtype::F16, "qk,kq,qq,kk", false), (Dtype::Bf16, "qk,qq", true)]
+            {
+                let inputs = Inputs::new(kind, shape, dtype, seed);
+                let mut spec = InfoNce::new(0.1).directions(directions(text)).joint(joint);
+                spec.guard.above = Some(0.05);
+                check_on(&small, &spec, &inputs, TIGHT, &format!("{memory} bytes, {kind:?}, {dtype}, {text}"));
+            }
+        }
     }
 }
 

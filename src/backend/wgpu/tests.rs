@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::backend::gpu::{Kernel, Launch, Slice};
 use crate::error::Error;
+use crate::spec::{Positives, Select};
 
 /// The first adapter, or nothing where there is none and none is required.
 fn open() -> Option<Wgpu> {
@@ -205,6 +206,10 @@ fn many_threads_share_a_device() {
 }
 
 /// Runs `work` with one buffer that cannot be had, each in turn: the answer is right or says so, and the next one is right.
+///
+/// # Panics
+/// Where that is not so, or where it asks for fewer than four buffers or more than 200.
+#[track_caller]
 fn exhaust<T: PartialEq + std::fmt::Debug>(wgpu: &Wgpu, work: impl Fn() -> Result<T>) {
     let left = &wgpu.calls.context.buffers_left;
     let expected = work().unwrap();
@@ -239,6 +244,29 @@ fn memory_short_at_any_place_is_an_error_and_the_device_stays() {
     let pairs = Lists::from_rows((0..40).map(|row| 0..row));
     exhaust(&wgpu, || wgpu.score_pairs(Metric::Cosine, NonFinite::Error, &pairs, pair));
     exhaust(&wgpu, || wgpu.upload(&rows).and_then(|stored| Ok(stored.read(3..9)?.row(2))));
+    let cosine = Cosine::new();
+    exhaust(&wgpu, || {
+        let mut scores = vec![0.0; 40 * 40];
+        wgpu.cosine(&cosine, pair, &mut scores).map(|()| scores)
+    });
+    let spec = TopK::new(5).positives(Positives::Aligned).ratio(0.9).exclude_self(0).skip(2).count_rejected(true);
+    for select in [Select::Hardest, Select::Softmax { temperature: 0.2, seed: 1 }] {
+        let spec = spec.clone().select(select);
+        exhaust(&wgpu, || {
+            let found = wgpu.top_k(&spec, pair)?;
+            // Empty slots are NaN.
+            let scores: Vec<u32> = found.scores.iter().map(|score| score.to_bits()).collect();
+            Ok((found.indices, scores, found.counts, found.rejected))
+        });
+    }
+    let spec = Histogram::new(-1.0, 1.0, 30).per_row(true);
+    exhaust(&wgpu, || wgpu.histogram(&spec, pair));
+    let mut spec = InfoNce::new(0.1).directions("qk,kq,qq,kk".parse().unwrap());
+    spec.guard.above = Some(0.3);
+    let batch = Batch { queries: &rows, keys: &rows, negatives: Some(&rows) };
+    for gradients in [false, true] {
+        exhaust(&wgpu, || wgpu.info_nce(&spec, batch, gradients));
+    }
 }
 
 /// A measurement, not a test: `cargo test --release --features wgpu --lib -- --ignored latency --nocapture`.

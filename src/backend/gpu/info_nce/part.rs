@@ -135,7 +135,7 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
         let mut start = range.start;
         while start < range.end {
             let chunk_end = (start / self.chunk_rows + 1) * self.chunk_rows;
-            let end = range.end.min(chunk_end).min(start + most);
+            let end = range.end.min(chunk_end).min(start.saturating_add(most));
             ranges.push(start..end);
             start = end;
         }
