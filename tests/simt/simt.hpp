@@ -15,7 +15,8 @@ struct Uint3 {
 
 constexpr u64 STACK_BYTES = 256 << 10;       // of a thread, its record and a guard page included
 constexpr u64 DEVICE_BASE = 0x200000000000;  // global memory of all devices
-constexpr u64 DEVICE_BYTES = 1ull << 34;  // addresses are used again after so many, which bounds the shadow
+// Room for an unsigned index below zero; addresses are used again after so many bytes, which bounds the shadow.
+constexpr u64 DEVICE_BYTES = 1ull << 35;
 constexpr u64 SHARED_BASE = 0x300000000000;  // shared memory: a slot for each block that is resident
 constexpr u64 SLOT_BYTES = 1 << 20;
 constexpr u64 SLOTS = 1024;
