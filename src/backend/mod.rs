@@ -9,6 +9,7 @@ mod fixed_vectors;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "the lists of all kernels are for tests; the matrix unit comes next"))]
 mod gpu;
+mod row_scale;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

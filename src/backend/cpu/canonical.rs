@@ -5,37 +5,13 @@
 //! not matter whether the compiler fuses them with the sums; the order of the sums is fixed by the code.
 
 use super::lanes::{Isa, Lanes, Task};
+use crate::backend::row_scale::RowScale;
 use crate::matrix::{Dtype, Matrix};
 use crate::spec::Metric;
 
 const LANES: usize = 16;
 /// Parts below this magnitude count as zero, so that no product and no sum is ever subnormal.
 const SMALLEST_PART: f32 = 1.0 / (1_u64 << 50) as f32;
-
-/// What the canonical score needs of a row beside its scaled elements.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowScale {
-    /// The row is its scaled elements times two to this power.
-    pub(crate) exponent: i32,
-    /// `1 / |scaled row|`; 0 for a zero row.
-    pub(crate) inverse: f32,
-    /// Whether all elements are finite. The other fields mean nothing where they are not.
-    pub(crate) finite: bool,
-}
-
-impl RowScale {
-    pub(crate) fn is_zero(self) -> bool {
-        self.finite && self.inverse == 0.0
-    }
-
-    /// The norm of the row as it was given.
-    pub(crate) fn norm(self) -> f64 {
-        match self.inverse {
-            0.0 => 0.0,
-            inverse => 2_f64.powi(self.exponent) / f64::from(inverse),
-        }
-    }
-}
 
 /// The elements a prepared row takes: `dim` and its padding.
 pub(crate) fn padded(dim: usize) -> usize {

@@ -8,11 +8,11 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::canonical::RowScale;
 use super::kernel::Product;
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
-use super::rows::{Factor, check_finite, pack, scales};
+use super::rows::{Factor, pack, scales};
 use crate::backend::Pair;
+use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::Result;
 use crate::matrix::Matrix;
 use crate::plan::{self, pieces};

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, scales_of};
+use super::canonical::{Prepared, SIDE_BY_SIDE, scales_of};
 use super::codes::{Coded, HIDDEN, Line, Room, lines_of_panel};
 use super::lanes::{Isa, PANEL};
 use super::rows::Factor;
+use crate::backend::row_scale::RowScale;
 use crate::error::{Result, try_vec};
 use crate::matrix::Matrix;
 

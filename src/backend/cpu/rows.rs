@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::canonical::{Prepared, RowScale, scales_of};
+use super::canonical::{Prepared, scales_of};
 use super::codes::{HIDDEN, KeyCodes, QueryCodes};
 use super::lanes::{Isa, PANEL, STRIP};
 use super::packed::{Packed, Special};
 use super::storage::{HostCopy, PackedRange};
+use crate::backend::row_scale::{RowScale, check_finite};
+use crate::error::Result;
 use crate::error::try_vec;
-use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
 use crate::plan::Arithmetic;
 use crate::spec::{Bitset, Metric, NonFinite};
@@ -32,20 +33,6 @@ pub(crate) fn scales(isa: Isa, matrix: &Matrix) -> Vec<RowScale> {
             scales_of(isa, matrix, &rows, &mut room)
         })
         .collect()
-}
-
-/// An error that names the first row that is not finite, unless such rows are to be skipped. `first` is the number of
-/// row 0 in the whole matrix.
-pub(crate) fn check_finite(
-    matrix: &'static str,
-    scales: &[RowScale],
-    first: usize,
-    nonfinite: NonFinite,
-) -> Result<()> {
-    match scales.iter().position(|scale| !scale.finite) {
-        Some(row) if nonfinite == NonFinite::Error => Err(Error::NonFinite { matrix, row: first + row }),
-        _ => Ok(()),
-    }
 }
 
 /// An error that names the first query that is not finite, before any key is looked at.

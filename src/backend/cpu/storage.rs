@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::canonical::RowScale;
 use super::codes::{Coded, Line, MOST_DIM, lines_of_panel};
 use super::lanes::{Isa, PANEL};
 use super::packed::{Packed, Special};
+use crate::backend::row_scale::RowScale;
 use crate::device_matrix::Storage;
 use crate::error::{Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};

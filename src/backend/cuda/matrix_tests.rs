@@ -7,6 +7,7 @@ use super::*;
 use crate::backend::gpu::matrix_unit::{Form, MatrixUnit, TILE_ROWS, error_bound, pack};
 use crate::backend::gpu::rows::{Chunk, Side};
 use crate::backend::gpu::{Kernel, Launch, Slice};
+use crate::backend::row_scale::RowScale;
 use crate::matrix::{Element, Matrix};
 
 /// Rows that make errors large: one huge element and many small ones, equal elements (every rounding goes the same
@@ -65,7 +66,7 @@ fn sums(queue: &CudaQueue, unit: MatrixUnit, form: Form, chunks: [&Chunk<CudaQue
 
 /// The unit rows that a chunk's scales make, in f64.
 fn unit_rows(matrix: &Matrix, chunk: &Chunk<CudaQueue>) -> Vec<Vec<f64>> {
-    let unit = |(row, scale): (usize, &crate::backend::gpu::rows::RowScale)| {
+    let unit = |(row, scale): (usize, &RowScale)| {
         let factor = f64::from(scale.inverse) * 2_f64.powi(-scale.exponent);
         matrix.row(row).iter().map(|element| f64::from(*element) * factor).collect()
     };

@@ -6,9 +6,10 @@
 //! the two costs 2u: 16u or 9.6e-7 together, whatever the rows and the dim.
 
 use super::pairs::metric_code;
-use super::rows::{Chunk, Side, check_finite, rows_within};
+use super::rows::{Chunk, Side, rows_within};
 use super::{Kernel, Launch, Offers, Output, Queue, Slice, TILE};
 use crate::backend::Pair;
+use crate::backend::row_scale::check_finite;
 use crate::error::{Result, try_vec};
 use crate::plan::{at_least_one_piece, pieces};
 use crate::spec::{Cosine, Metric, NonFinite};

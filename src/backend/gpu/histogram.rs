@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use super::exclusions::Exclusions;
 use super::pairs::Ready;
-use super::rows::{Chunk, RowScale, Side, check_finite, rows_within};
+use super::rows::{Chunk, Side, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, largest_norm, own_gate};
 use super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use crate::backend::Pair;
+use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::{Result, try_vec};
 use crate::output::{Counts, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};

@@ -6,11 +6,11 @@
 use std::ops::Range;
 
 use super::{Kernel, Launch, Offers, Queue, Slice};
+use crate::backend::row_scale::RowScale;
 use crate::device_matrix::Storage;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
 use crate::plan::pieces;
-use crate::spec::NonFinite;
 
 /// What rows are padded to a multiple of.
 const LANES: usize = 16;
@@ -44,34 +44,9 @@ fn prepare(dtype: Dtype) -> Kernel {
     }
 }
 
-/// What the score needs of a row beside its scaled elements.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct RowScale {
-    /// The row is its scaled elements times two to this power.
-    pub(crate) exponent: i32,
-    /// `1 / |scaled row|`, as the canonical score has it; 0 for a zero row.
-    pub(crate) inverse: f32,
-    /// Whether all elements are finite. The other fields mean nothing where they are not.
-    pub(crate) finite: bool,
-}
-
-impl RowScale {
-    fn new([exponent, inverse, _, _]: [u32; SCALE_WORDS]) -> Self {
-        RowScale { exponent: exponent as i32, inverse: f32::from_bits(inverse), finite: exponent != NOT_FINITE }
-    }
-
-    pub(crate) fn is_zero(self) -> bool {
-        self.finite && self.inverse == 0.0
-    }
-
-    /// The norm of the row as it was given; 0 for a row that is not finite.
-    pub(crate) fn norm(self) -> f64 {
-        match self.inverse {
-            _ if !self.finite => 0.0,
-            0.0 => 0.0,
-            inverse => 2_f64.powi(self.exponent) / f64::from(inverse),
-        }
-    }
+/// A row's scale from its words on the device.
+fn scale([exponent, inverse, _, _]: [u32; SCALE_WORDS]) -> RowScale {
+    RowScale { exponent: exponent as i32, inverse: f32::from_bits(inverse), finite: exponent != NOT_FINITE }
 }
 
 /// The elements that a row takes once it is ready.
@@ -83,19 +58,6 @@ pub(crate) fn padded(dim: usize) -> usize {
 pub(crate) fn rows_within(offers: &Offers, bytes: u64, row_bytes: u64) -> usize {
     let most = bytes.min(offers.binding_bytes).min(MOST_BUFFER_BYTES);
     usize::try_from(most / row_bytes.max(1)).unwrap_or(usize::MAX).max(1)
-}
-
-/// An error that names the first row that is not finite, unless such rows are to be skipped.
-pub(crate) fn check_finite(
-    matrix: &'static str,
-    scales: &[RowScale],
-    first: usize,
-    nonfinite: NonFinite,
-) -> Result<()> {
-    match scales.iter().position(|scale| !scale.finite) {
-        Some(row) if nonfinite == NonFinite::Error => Err(Error::NonFinite { matrix, row: first + row }),
-        _ => Ok(()),
-    }
 }
 
 /// Rows that are ready.
@@ -177,7 +139,7 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         if self.queue.may_wait() {
             self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
         }
-        chunk.scales = read.into_iter().map(RowScale::new).collect();
+        chunk.scales = read.into_iter().map(scale).collect();
         Ok(chunk)
     }
 

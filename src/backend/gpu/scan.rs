@@ -19,8 +19,9 @@
 use std::ops::Range;
 
 use super::exclusions::{Exclusions, NONE};
-use super::rows::{Chunk, RowScale};
+use super::rows::Chunk;
 use crate::backend::bounds::{Bounds, round_up};
+use crate::backend::row_scale::RowScale;
 use crate::spec::{Bitset, Metric};
 
 /// Terms of a chain of the mainloop.

@@ -11,12 +11,13 @@ use std::ops::Range;
 use super::exclusions::{Exclusions, NONE};
 use super::matrix_unit::{self, Form, MatrixUnit, Packed, TILE_ROWS};
 use super::pairs::{Ready, metric_code, score_pairs};
-use super::rows::{Chunk, Side, check_finite, rows_within};
+use super::rows::{Chunk, Side, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
 use super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer, draw_error};
 use crate::backend::bounds::{Bounds, smallest_scores};
+use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::{Result, try_vec};
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
@@ -352,7 +353,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             Some(_) => matrix_unit::error_bound(self.queries.dim(), self.variant.split),
             None => error_bound(self.queries.dim(), self.variant.split),
         };
-        let gate = |(row, scale): (usize, &super::rows::RowScale)| {
+        let gate = |(row, scale): (usize, &RowScale)| {
             let unit = Unit::new(self.spec.metric, bound, *scale, largest);
             let query = block.queries.start + row;
             let mut gate = own_gate(&self.exclusions, query, *scale, span, unit.largest());

@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::super::canonical::{Prepared, RowScale, SIDE_BY_SIDE, score, scores};
+use super::super::canonical::{Prepared, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
 use super::spare::{Buffer, Spare};
+use crate::backend::row_scale::RowScale;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
 use crate::spec::{InfoNce, Metric, NonFinite};

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::gpu::rows::{Chunk, RowScale, Side, padded};
+use crate::backend::gpu::rows::{Chunk, Side, padded};
 use crate::backend::gpu::{Queue, Slice};
+use crate::backend::row_scale::RowScale;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
 use crate::plan::pieces;
