@@ -80,13 +80,14 @@ impl Cpu {
 /// Whether this processor scores the fixed vectors canonically.
 fn is_canonical(isa: Isa) -> bool {
     use canonical::{Prepared, score};
-    fixed_vectors::agree(|metric, queries, keys| {
+    let agree = fixed_vectors::agree(|metric, queries, keys| {
         let prepare = |matrix: &Matrix| -> Vec<Prepared> {
             (0..matrix.rows()).map(|row| Prepared::new(isa, matrix, row)).collect()
         };
         let (queries, keys) = (prepare(queries), prepare(keys));
-        queries.iter().flat_map(|query| keys.iter().map(|key| score(isa, metric, query, key))).collect()
-    })
+        Ok(queries.iter().flat_map(|query| keys.iter().map(|key| score(isa, metric, query, key))).collect())
+    });
+    agree.unwrap_or(false)
 }
 
 impl Backend for Cpu {

@@ -40,7 +40,6 @@ mod staging;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream};
@@ -154,20 +153,7 @@ fn unsupported(what: &str) -> Error {
 
 /// Whether this card scores the fixed vectors canonically.
 fn is_canonical(calls: &Calls) -> Result<bool> {
-    let fault = RefCell::new(None);
-    let agree = fixed_vectors::agree(|metric, queries, keys| {
-        let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
-        let pair = Pair { queries, keys };
-        let scores = calls.run(|queue| gpu::pairs::score_pairs(queue, metric, NonFinite::Error, &pairs, pair));
-        scores.unwrap_or_else(|error| {
-            fault.borrow_mut().get_or_insert(error);
-            Vec::new()
-        })
-    });
-    match fault.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(agree),
-    }
+    fixed_vectors::agree(|metric, queries, keys| calls.run(|queue| gpu::pairs::score_all(queue, metric, queries, keys)))
 }
 
 /// Runs calls: each on a lane of its own, or all on the one over the caller's stream.

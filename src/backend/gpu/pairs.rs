@@ -4,6 +4,7 @@ use super::rows::{Chunk, Side};
 use super::{Kernel, Launch, Offers, Queue, Slice};
 use crate::backend::Pair;
 use crate::error::{Error, Result, try_vec};
+use crate::matrix::Rows;
 use crate::plan::pieces;
 use crate::spec::{Lists, Metric, NonFinite};
 
@@ -74,6 +75,17 @@ struct Listed {
     key: usize,
     query: usize,
     slot: usize,
+}
+
+/// The scores of every query against every key.
+pub(crate) fn score_all<Q: Queue + 'static>(
+    queue: &Q,
+    metric: Metric,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+) -> Result<Vec<f32>> {
+    let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
+    score_pairs(queue, metric, NonFinite::Error, &pairs, Pair { queries, keys })
 }
 
 /// The scores in the order of the lists; NaN where a row is skipped. Makes only chunks ready that hold a listed row.

@@ -9,7 +9,6 @@ mod pipeline;
 mod queue;
 mod stream;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use context::Context;
@@ -49,21 +48,7 @@ impl Wgpu {
 
 /// Whether this adapter scores the fixed vectors canonically.
 fn is_canonical(calls: &Calls) -> Result<bool> {
-    let mut fault = None;
-    let fault_seen = RefCell::new(&mut fault);
-    let agree = fixed_vectors::agree(|metric, queries, keys| {
-        let pairs = Lists::from_rows((0..queries.rows()).map(|_| 0..keys.rows()));
-        let pair = Pair { queries, keys };
-        let scores = calls.run(|queue| gpu::pairs::score_pairs(queue, metric, NonFinite::Error, &pairs, pair));
-        scores.unwrap_or_else(|error| {
-            fault_seen.borrow_mut().get_or_insert(error);
-            Vec::new()
-        })
-    });
-    match fault {
-        Some(error) => Err(error),
-        None => Ok(agree),
-    }
+    fixed_vectors::agree(|metric, queries, keys| calls.run(|queue| gpu::pairs::score_all(queue, metric, queries, keys)))
 }
 
 /// Runs calls, each on a queue of its own.
