@@ -4,7 +4,7 @@
 //! A kernel with the constant `MATRIX_UNIT` is hot: it may not spill nor use a stack frame, and its code must hold the
 //! instructions of that unit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -140,7 +140,7 @@ fn lines_of(target: &'static str, units: &[u32], directory: &Path) -> Vec<Line> 
     let compiler = compiler().expect("the run-time compiler");
     // Kernels of one file with the same constants share a text.
     let mut texts: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
-    for kernel in variants(units).into_iter().filter(|kernel| Language::Cuda.has(kernel.file)) {
+    for kernel in variants(units) {
         texts.entry(jit::text(&kernel)).or_default().push(kernel);
     }
     let texts: Vec<(usize, (String, Vec<Kernel>))> = texts.into_iter().enumerate().collect();
@@ -159,12 +159,6 @@ fn lines_of(target: &'static str, units: &[u32], directory: &Path) -> Vec<Line> 
         })
     });
     lines.collect()
-}
-
-/// Files that shaders have a twin of and CUDA has not.
-fn absent_files() -> BTreeSet<&'static str> {
-    let all = TARGETS.iter().flat_map(|(_, units)| variants(units));
-    all.map(|kernel| kernel.file).filter(|file| !Language::Cuda.has(file)).collect()
 }
 
 fn report(lines: &[Line], version: (i32, i32)) -> String {
@@ -196,10 +190,6 @@ fn report(lines: &[Line], version: (i32, i32)) -> String {
             }
         }
         text.push('\n');
-    }
-    let absent: Vec<&str> = absent_files().into_iter().collect();
-    if !absent.is_empty() {
-        text.push_str(&format!("\nNot written yet in CUDA: {}.\n", absent.join(", ")));
     }
     text
 }

@@ -100,13 +100,6 @@ impl Language {
         }
     }
 
-    /// Whether an operation's file is there in this language.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn has(self, file: &str) -> bool {
-        let name = format!("{file}.{}", self.extension());
-        self.files().iter().any(|(file, _)| *file == name)
-    }
-
     fn extension(self) -> &'static str {
         match self {
             Language::Cuda => "cu",
