@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use common::data::{DTYPES, Kind, rng, rows};
+use common::{assert_same, bits};
 use cosmine::spec::{Bitset, Cosine, Histogram, Lists, Metric, NonFinite, Positives, Select, TopK};
-use cosmine::{Device, Dtype, Limits, Matrix, Neighbours, Rows};
+use cosmine::{Device, Dtype, Limits, Matrix, Rows};
 use rand::RngExt;
 
 const QUERIES: usize = 50;
@@ -59,20 +60,6 @@ impl Rows for Watched {
         self.reads.lock().unwrap().push(range.clone());
         self.keys.slice(range)
     }
-}
-
-fn bits(scores: &[f32]) -> Vec<u32> {
-    scores.iter().map(|score| if score.is_nan() { u32::MAX } else { score.to_bits() }).collect()
-}
-
-#[track_caller]
-fn assert_same(found: &Neighbours, expected: &Neighbours, case: &str) {
-    assert_eq!(found.counts, expected.counts, "counts, {case}");
-    assert_eq!(found.indices, expected.indices, "indices, {case}");
-    assert_eq!(bits(&found.scores), bits(&expected.scores), "scores, {case}");
-    assert_eq!(bits(&found.positive_scores), bits(&expected.positive_scores), "positive scores, {case}");
-    assert_eq!(found.rejected, expected.rejected, "rejected, {case}");
-    assert_eq!(found.special, expected.special, "special rows, {case}");
 }
 
 fn lists(seed: u64) -> Lists {

@@ -3,26 +3,12 @@
 mod common;
 
 use common::data::{DTYPES, KINDS, Kind, matrix, rng, rows, values};
-use common::{config, devices};
+use common::{assert_same, bits, config, devices};
 use cosmine::spec::{Bitset, Lists, Metric, NonFinite, Positives, Select, TopK};
 use cosmine::{Device, Dtype, Error, Limits, Matrix, Neighbours, Rows, Rule, oracle};
 use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::StdRng;
-
-fn bits(scores: &[f32]) -> Vec<u32> {
-    scores.iter().map(|score| if score.is_nan() { u32::MAX } else { score.to_bits() }).collect()
-}
-
-#[track_caller]
-fn assert_same(found: &Neighbours, expected: &Neighbours, case: &str) {
-    assert_eq!(found.counts, expected.counts, "counts, {case}");
-    assert_eq!(found.indices, expected.indices, "indices, {case}");
-    assert_eq!(bits(&found.scores), bits(&expected.scores), "scores, {case}");
-    assert_eq!(bits(&found.positive_scores), bits(&expected.positive_scores), "positive scores, {case}");
-    assert_eq!(found.rejected, expected.rejected, "rejected, {case}");
-    assert_eq!(found.special, expected.special, "special rows, {case}");
-}
 
 /// The device's answer is the oracle's; or both refuse a temperature that is too small for the scores.
 #[track_caller]

@@ -6,7 +6,7 @@ pub mod data;
 
 use std::sync::OnceLock;
 
-use cosmine::{Device, Limits};
+use cosmine::{Device, Limits, Neighbours};
 use proptest::test_runner::Config;
 
 /// Every device that is present, the processor last, opened once for all tests of a file. A test body runs once for each.
@@ -65,4 +65,20 @@ pub fn cases(short: u32) -> u32 {
 /// A property test's configuration with [`cases`] cases. It writes no file: a failing case is printed with its inputs.
 pub fn config(short: u32) -> Config {
     Config { cases: cases(short), failure_persistence: None, ..Config::default() }
+}
+
+/// The bits of scores, so that padding is equal to padding.
+pub fn bits(scores: &[f32]) -> Vec<u32> {
+    scores.iter().map(|score| if score.is_nan() { u32::MAX } else { score.to_bits() }).collect()
+}
+
+/// Fails where two answers of `top_k` differ in a bit.
+#[track_caller]
+pub fn assert_same(found: &Neighbours, expected: &Neighbours, case: &str) {
+    assert_eq!(found.counts, expected.counts, "counts, {case}");
+    assert_eq!(found.indices, expected.indices, "indices, {case}");
+    assert_eq!(bits(&found.scores), bits(&expected.scores), "scores, {case}");
+    assert_eq!(bits(&found.positive_scores), bits(&expected.positive_scores), "positive scores, {case}");
+    assert_eq!(found.rejected, expected.rejected, "rejected, {case}");
+    assert_eq!(found.special, expected.special, "special rows, {case}");
 }
