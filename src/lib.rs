@@ -78,6 +78,8 @@ mod matrix;
 pub mod oracle;
 mod output;
 mod plan;
+#[cfg(feature = "sampling")]
+pub mod sampling;
 pub mod spec;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;

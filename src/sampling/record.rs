@@ -1,0 +1,240 @@
+//! What a run writes down: one [`StepRecord`] per step. Statistics fill it, logs write it, the report reads it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a negative came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Another row of the batch.
+    InBatch,
+    /// A key of an earlier step, out of the [bank](super).
+    Bank,
+    /// A key of the whole corpus.
+    Corpus,
+    /// A key that the user listed for the query.
+    Listed,
+}
+
+impl Source {
+    /// All sources.
+    pub const ALL: [Source; 4] = [Source::InBatch, Source::Bank, Source::Corpus, Source::Listed];
+
+    /// The name in files: `in_batch`, `bank`, `corpus`, `listed`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::InBatch => "in_batch",
+            Source::Bank => "bank",
+            Source::Corpus => "corpus",
+            Source::Listed => "listed",
+        }
+    }
+}
+
+/// One step of a run. Everything that was not measured is absent, never zero.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepRecord {
+    /// Number of the step, from 0.
+    pub step: u64,
+    /// Seconds since the run began.
+    pub seconds: Option<f64>,
+    /// Seconds of this step that went into choosing negatives.
+    pub mining_seconds: Option<f64>,
+    /// The sampling scheme in force; changes where the ladder steps back.
+    pub scheme: String,
+    /// The loss.
+    pub loss: Option<f64>,
+    /// Temperature of the loss.
+    pub temperature: Option<f64>,
+    /// The band negatives were drawn from.
+    pub band: BandRecord,
+    /// Share of rows whose hardest negative scores within a margin of the positive, in `[0, 1]`.
+    pub hardness: Option<f64>,
+    /// Scores of the positives.
+    pub positives: Option<ScoreSummary>,
+    /// Scores of the negatives drawn.
+    pub negatives: Option<ScoreSummary>,
+    /// Exponential average of the mean positive score less the mean negative score.
+    pub gap: Option<f64>,
+    /// Exponential average of the gap's change per step.
+    pub gap_rate: Option<f64>,
+    /// What each source gave.
+    pub sources: Vec<SourceRecord>,
+    /// What each tier gave.
+    pub tiers: Vec<TierRecord>,
+    /// Keys that each rule rejected, by the rule's name.
+    pub rejected: BTreeMap<String, u64>,
+    /// Keys that score above the positive plus the guard's margin: suspects of being positives.
+    pub suspects: Option<u64>,
+    /// Queries that got fewer negatives than they asked for.
+    pub short_rows: Option<u64>,
+    /// Steps since the drawn keys were embedded.
+    pub age: Option<AgeRecord>,
+    /// How narrow the use of keys is.
+    pub usage: Option<UsageRecord>,
+    /// Hash codes, where the scan was pruned by them.
+    pub hashing: Option<HashingRecord>,
+    /// Mined lists, where they are refreshed.
+    pub refresh: Option<RefreshRecord>,
+    /// What happened: trouble found, a step back, a roll-back, a new width of codes.
+    pub events: Vec<Event>,
+    /// A held-out audit, at the steps chosen for it.
+    pub held_out: Option<HeldOutRecord>,
+    /// The pairs that moved the model most, at the steps chosen for it.
+    pub influential: Vec<InfluenceRecord>,
+}
+
+/// The band in force; an end without a bound is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BandRecord {
+    /// Smallest score.
+    pub lo: Option<f64>,
+    /// Largest score.
+    pub hi: Option<f64>,
+    /// How far below the positive a score must lie.
+    pub margin: Option<f64>,
+    /// The share of the positive's score that a score may reach.
+    pub ratio: Option<f64>,
+}
+
+/// A distribution of scores.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScoreSummary {
+    /// Number of scores.
+    pub count: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Smallest.
+    pub min: f64,
+    /// Largest.
+    pub max: f64,
+    /// Quantiles 0.05, 0.25, 0.5, 0.75, 0.95, by the nearest rank.
+    pub quantiles: [f64; 5],
+    /// Ends of the bins, one more than `counts`.
+    pub edges: Vec<f64>,
+    /// Scores in each bin.
+    pub counts: Vec<u64>,
+}
+
+/// What one source gave in a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// The source.
+    pub source: Source,
+    /// Negatives drawn from it.
+    pub drawn: u64,
+    /// Its share of the gradient's mass on negatives, in `[0, 1]`, where it is known.
+    pub gradient_mass: Option<f64>,
+}
+
+/// What one tier gave in a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierRecord {
+    /// The tier's name.
+    pub name: String,
+    /// The share it was asked for, in `[0, 1]`.
+    pub share: f64,
+    /// Negatives drawn for it.
+    pub drawn: u64,
+    /// Negatives that its band could not give.
+    pub missing: u64,
+    /// Mean score of what was drawn.
+    pub mean_score: Option<f64>,
+    /// Its share of the gradient's mass on negatives, in `[0, 1]`, where it is known.
+    pub gradient_mass: Option<f64>,
+}
+
+/// Steps since keys were embedded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgeRecord {
+    /// Mean over the drawn keys.
+    pub mean: f64,
+    /// The oldest drawn key.
+    pub max: u64,
+}
+
+/// How narrow the use of keys is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageRecord {
+    /// Gini coefficient of the uses of all keys that may be drawn, in `[0, 1)`; 0: all used alike.
+    pub gini: f64,
+    /// Effective number of keys: `exp` of the entropy of the uses.
+    pub effective_keys: f64,
+    /// Uses of the most used key.
+    pub most_used: f64,
+}
+
+/// Hash codes in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HashingRecord {
+    /// Width of a code.
+    pub bits: u32,
+    /// Recall that was asked for.
+    pub target_recall: f64,
+    /// Recall measured against the exact answer on a sample of queries.
+    pub recall: f64,
+    /// Queries measured.
+    pub sampled: u64,
+}
+
+/// Mined lists in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefreshRecord {
+    /// Keys embedded anew in this step.
+    pub embedded: u64,
+    /// Lists mined anew in this step.
+    pub mined: u64,
+    /// Lists that are stale still.
+    pub stale: u64,
+    /// Steps since the oldest list was mined.
+    pub oldest: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// One word: `step_back`, `step_up`, `roll_back`, `trouble`, `hashing`, `note`.
+    pub kind: String,
+    /// A sentence that says what and why.
+    pub message: String,
+}
+
+/// A held-out audit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldOutRecord {
+    /// Recall at k, by k.
+    pub recall: BTreeMap<usize, f64>,
+    /// Mean reciprocal rank.
+    pub mrr: f64,
+    /// nDCG at k, by k.
+    pub ndcg: BTreeMap<usize, f64>,
+    /// Mean squared distance of the unit rows of positive pairs.
+    pub alignment: f64,
+    /// Log of the mean of `exp(−2 · squared distance)` over pairs of unit rows.
+    pub uniformity: f64,
+    /// k-means purity against labels, where labels were given.
+    pub purity: Option<f64>,
+}
+
+/// A pair and what it moved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InfluenceRecord {
+    /// The query's id.
+    pub query: i64,
+    /// The key's id.
+    pub key: i64,
+    /// The pair's score.
+    pub score: f64,
+    /// Where the key came from.
+    pub source: Source,
+    /// The tier it was drawn for, where it was drawn for one.
+    pub tier: Option<String>,
+    /// Its share of the gradient's mass over the window, in `[0, 1]`.
+    pub share: f64,
+}
