@@ -155,7 +155,17 @@ impl<'a> Candidates<'a> {
 
     /// Whether a guard drops the negative `point` from a log-sum of query `row`.
     fn guarded(&self, row: usize, anchor: Point, point: Point, bound: f32) -> bool {
-        self.canonical_score(anchor, point) > bound || self.same_group(row, point) || self.duplicate(row, point)
+        self.excluded(row, point)
+            || self.canonical_score(anchor, point) > bound
+            || self.same_group(row, point)
+            || self.duplicate(row, point)
+    }
+
+    /// Whether the specification leaves the extra key out, for all queries or for this one.
+    fn excluded(&self, row: usize, point: Point) -> bool {
+        let Point::Extra(extra) = point else { return false };
+        self.spec.exclude_negatives.as_ref().is_some_and(|set| set.contains(extra))
+            || self.spec.exclude_pairs.as_ref().is_some_and(|pairs| pairs.get(row).contains(&extra))
     }
 
     fn same_group(&self, row: usize, point: Point) -> bool {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use super::{Lists, Metric, NonFinite, Positives, Shape, finite, length, positive};
+use super::{Bitset, Lists, Metric, NonFinite, Positives, Shape, finite, length, positive};
 use crate::error::{Error, Result};
 
 /// A set of the four blocks of scores that a row's log-sum can run over. `q` are queries, `k` keys; the first letter
@@ -177,6 +178,11 @@ pub struct InfoNce {
     pub listed: Option<Lists>,
     /// How many of the first extra keys serve every row; the others serve only the rows that list them. `None`: all.
     pub shared_negatives: Option<usize>,
+    /// Extra keys that take no part for any row, listed or not: slots of a ring that are empty or stale. They get no
+    /// gradient and no influence. A row of theirs with NaN or an infinity still is an error where `nonfinite` says so.
+    pub exclude_negatives: Option<Arc<Bitset>>,
+    /// Extra keys that take no part for a query, in any of its log-sums, listed or not: indices into `negatives`.
+    pub exclude_pairs: Option<Lists>,
     /// Weight of each query, 0 or above, not all 0.
     pub weights: Option<Vec<f32>>,
     /// Label smoothing λ in `[0, 1)`.
@@ -221,6 +227,8 @@ impl InfoNce {
             alpha: None,
             listed: None,
             shared_negatives: None,
+            exclude_negatives: None,
+            exclude_pairs: None,
             weights: None,
             label_smoothing: 0.0,
             upstream: 1.0,
@@ -287,6 +295,18 @@ impl InfoNce {
     pub fn listed(mut self, listed: Lists, shared_negatives: usize) -> Self {
         self.listed = Some(listed);
         self.shared_negatives = Some(shared_negatives);
+        self
+    }
+
+    /// Leaves extra keys out for every row.
+    pub fn exclude_negatives(mut self, negatives: impl Into<Arc<Bitset>>) -> Self {
+        self.exclude_negatives = Some(negatives.into());
+        self
+    }
+
+    /// Leaves listed extra keys out for each query.
+    pub fn exclude_pairs(mut self, pairs: Lists) -> Self {
+        self.exclude_pairs = Some(pairs);
         self
     }
 
@@ -372,6 +392,12 @@ impl InfoNce {
         }
         if let Some(listed) = &self.listed {
             listed.validate("listed", shape.queries, negatives)?;
+        }
+        if let Some(set) = &self.exclude_negatives {
+            length("exclude_negatives", set.len(), negatives)?;
+        }
+        if let Some(pairs) = &self.exclude_pairs {
+            pairs.validate("exclude_pairs", shape.queries, negatives)?;
         }
         if self.shared(negatives) > negatives {
             let reason = format!("{} of {negatives} extra keys", self.shared(negatives));

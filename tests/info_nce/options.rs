@@ -2,8 +2,9 @@
 
 use super::checks::*;
 use super::common::data::{gaussian, matrix, rng};
-use cosmine::spec::{AlphaOn, Guard, InfoNce, Lists, Metric, NonFinite, Positives, Reading};
-use cosmine::{Dtype, Matrix};
+use super::common::devices;
+use cosmine::spec::{AlphaOn, Bitset, Guard, InfoNce, Lists, Metric, NonFinite, Positives, Reading};
+use cosmine::{Dtype, Matrix, oracle};
 
 pub(super) const ROWS: usize = 13;
 pub(super) const KEYS: usize = 17;
@@ -32,10 +33,14 @@ pub(super) fn listed() -> Lists {
     Lists::from_rows((0..ROWS).map(|row| [row % EXTRA, (row * 2 + 5) % EXTRA]))
 }
 
+pub(super) fn excluded_pairs() -> Lists {
+    Lists::from_rows((0..ROWS).map(|row| (0..row % 4).map(move |entry| (row * 3 + entry * 2) % EXTRA)))
+}
+
 type Apply = fn(InfoNce) -> InfoNce;
 
 /// Every option.
-pub(super) const OPTIONS: [(&str, Apply); 32] = [
+pub(super) const OPTIONS: [(&str, Apply); 34] = [
     ("dot", |spec| spec.metric(Metric::Dot)),
     ("kq", |spec| spec.directions(directions("kq"))),
     ("qq", |spec| spec.directions(directions("qq"))),
@@ -79,6 +84,8 @@ pub(super) const OPTIONS: [(&str, Apply); 32] = [
     ("listed", |spec| spec.listed(listed(), 0)),
     ("listed and shared", |spec| spec.listed(listed(), 4)),
     ("listed, all shared", |spec| spec.listed(listed(), EXTRA)),
+    ("extra keys left out", |spec| spec.exclude_negatives(Bitset::from_items(EXTRA, [0, 3, 5, 8]).unwrap())),
+    ("extra keys left out by query", |spec| spec.exclude_pairs(excluded_pairs())),
     ("weights", |spec| spec.weights((0..ROWS).map(|row| (row % 4) as f32).collect())),
     ("label smoothing", |spec| spec.label_smoothing(0.15)),
     ("upstream", |spec| spec.upstream(-3.0)),
@@ -155,6 +162,32 @@ fn every_pair_of_options() {
     for (first_name, first) in OPTIONS {
         for (second_name, second) in OPTIONS {
             check_options(&format!("{first_name} and {second_name}"), &second(first(InfoNce::new(0.1))));
+        }
+    }
+}
+
+/// The loss is what it is over a matrix without the rows left out: what excluded rows hold never counts.
+#[test]
+fn extra_keys_left_out_are_as_if_they_were_not_there() {
+    let inputs = small();
+    let extra = inputs.negatives.as_ref().unwrap();
+    let kept: Vec<usize> = (0..EXTRA).filter(|row| ![0, 3, 5, 8].contains(row)).collect();
+    let values: Vec<f32> = kept.iter().flat_map(|row| extra.row(*row)).collect();
+    let fewer = matrix(&values, kept.len(), extra.dim(), Dtype::F32);
+    let spec = InfoNce::new(0.1).directions(directions("qk,kq,qq,kk")).label_smoothing(0.1);
+    let expected = oracle::info_nce(&spec, &inputs.queries, &inputs.keys, Some(&fewer)).unwrap();
+    let left_out = spec.exclude_negatives(Bitset::from_items(EXTRA, [0, 3, 5, 8]).unwrap());
+    for device in devices() {
+        let (loss, gradients) = inputs.run(&device, &left_out);
+        close(&loss.rows, &expected.rows, TIGHT, 1e-5, "rows");
+        for (place, row) in kept.iter().enumerate() {
+            let found = &gradients.negatives[row * extra.dim()..(row + 1) * extra.dim()];
+            let dim = place * extra.dim()..(place + 1) * extra.dim();
+            close(found, &expected.grad_negatives[dim], TIGHT, 1e-5, "gradient of an extra key");
+        }
+        for row in [0, 3, 5, 8] {
+            assert!(gradients.negatives[row * extra.dim()..(row + 1) * extra.dim()].iter().all(|value| *value == 0.0));
+            assert_eq!(loss.negative_influence[row], 0.0);
         }
     }
 }

@@ -81,6 +81,12 @@ impl<Q: Queue> Chunk<Q> {
         Slice { buffer: &self.scaled, offset_bytes: 0, bytes: (self.rows * self.padded * 4) as u64 }
     }
 
+    /// Marks rows as not finite for kernels; the host's scales stay as they are.
+    pub(crate) fn leave_out(&self, queue: &Q, rows: Range<usize>) -> Result<()> {
+        let marks = try_vec([NOT_FINITE, 0, 0, 0], rows.len(), "marks of rows left out")?;
+        queue.write(&self.words, (rows.start * SCALE_WORDS * 4) as u64, bytemuck::cast_slice(&marks))
+    }
+
     /// Their scales.
     pub(crate) fn words(&self) -> Slice<'_, Q> {
         Slice { buffer: &self.words, offset_bytes: 0, bytes: (self.rows * SCALE_WORDS * 4) as u64 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::side::Side;
-use super::terms::Terms;
+use super::terms::{RowLists, Terms};
 use crate::spec::InfoNce;
 
 /// The rows that carry each label, ascending.
@@ -52,7 +52,10 @@ impl Copies {
 pub(super) struct Masks<'a> {
     terms: &'a Terms,
     skipped_queries: Vec<u32>,
+    /// Keys that take no part for any query: those skipped, and extra keys left out.
     skipped_keys: Vec<u32>,
+    /// Extra keys left out per query; no list without the rule.
+    excluded: RowLists,
     query_labels: Vec<i64>,
     query_groups: Members,
     key_groups: Members,
@@ -69,10 +72,22 @@ impl<'a> Masks<'a> {
         };
         let key_labels = labels(&guard.key_groups, 0).into_iter().chain(labels(&guard.negative_groups, in_batch));
         let copies = |side: &Side| if guard.duplicates { Copies::new(side) } else { Copies::default() };
+        let column = move |extra: usize| (in_batch + extra) as u32;
+        let mut skipped_keys = keys.skipped();
+        if let Some(set) = &spec.exclude_negatives {
+            skipped_keys.extend(set.items().map(column));
+            skipped_keys.sort_unstable();
+            skipped_keys.dedup();
+        }
+        let excluded = spec.exclude_pairs.iter();
+        let excluded = excluded
+            .flat_map(|pairs| (0..pairs.rows()).map(|query| pairs.get(query)))
+            .map(|row| row.iter().map(move |extra| column(*extra)));
         Masks {
             terms,
             skipped_queries: queries.skipped(),
-            skipped_keys: keys.skipped(),
+            skipped_keys,
+            excluded: RowLists::new(excluded),
             query_labels: guard.query_groups.clone().unwrap_or_default(),
             query_groups: Members::new(labels(&guard.query_groups, 0).into_iter()),
             key_groups: Members::new(key_labels),
@@ -92,6 +107,9 @@ impl<'a> Masks<'a> {
     /// Visits the lists of keys that are dropped for `query` whatever their score.
     pub(super) fn dropped_keys(&self, query: usize, mut visit: impl FnMut(&[u32])) {
         visit(&self.skipped_keys);
+        if query < self.excluded.rows() {
+            visit(self.excluded.get(query));
+        }
         if let Some(label) = self.query_labels.get(query) {
             visit(self.key_groups.get(*label));
         }

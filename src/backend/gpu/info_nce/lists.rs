@@ -36,6 +36,20 @@ impl RowLists {
         (0..self.rows()).flat_map(|row| std::iter::repeat_n(row as u32, self.get(row).len()))
     }
 
+    /// The items of each row that the other lists do not hold for it.
+    pub(super) fn without(self, other: &RowLists) -> RowLists {
+        if other.items.is_empty() {
+            return self;
+        }
+        let mut out = RowLists { offsets: vec![0], items: Vec::new() };
+        for row in 0..self.rows() {
+            let kept = self.get(row).iter().filter(|item| other.get(row).binary_search(item).is_err());
+            out.items.extend(kept);
+            out.offsets.push(out.items.len() as u32);
+        }
+        out
+    }
+
     /// The items of two lists of each row together, ascending. No item is in both.
     pub(super) fn merged(&self, other: &RowLists) -> RowLists {
         let mut out = RowLists { offsets: vec![0], items: Vec::new() };

@@ -10,7 +10,7 @@ use crate::backend::row_scale::RowScale;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
 use crate::plan::pieces;
-use crate::spec::{Metric, NonFinite};
+use crate::spec::{Bitset, Metric, NonFinite};
 
 /// Rows of a block begin at multiples of it, so that slices begin where devices want them to.
 pub(super) const ROW_GROUP: usize = 64;
@@ -22,6 +22,7 @@ const LARGEST_DOT_NORM: f64 = (1_u64 << 56) as f64;
 
 /// One matrix.
 pub(super) struct Part<'a, Q: Queue> {
+    queue: &'a Q,
     pub(super) name: &'static str,
     pub(super) source: &'a dyn Rows,
     side: Side<'a, Q>,
@@ -34,6 +35,8 @@ pub(super) struct Part<'a, Q: Queue> {
     chunks: RefCell<Vec<Rc<Chunk<Q>>>>,
     keeps_all: bool,
     pub(super) scales: Vec<RowScale>,
+    /// Rows that take no part, whatever they hold.
+    left_out: Option<&'a Bitset>,
 }
 
 /// Rows that are ready, next to each other.
@@ -67,6 +70,7 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
         base: usize,
         bytes: u64,
         (metric, nonfinite): (Metric, NonFinite),
+        left_out: Option<&'a Bitset>,
     ) -> Result<Self> {
         let side = Side::new(queue, source);
         let rows = source.rows();
@@ -75,6 +79,7 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
         let keeps_all = most >= rows;
         let chunk_rows = down(side.rows_within(if keeps_all { u64::MAX } else { bytes }));
         let mut part = Part {
+            queue,
             name,
             source,
             side,
@@ -84,6 +89,7 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
             chunks: RefCell::default(),
             keeps_all,
             scales: Vec::new(),
+            left_out,
         };
         let mut scales = Vec::with_capacity(rows);
         for range in pieces(rows, chunk_rows) {
@@ -106,6 +112,11 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
         }
     }
 
+    /// Whether a row is left out by the specification.
+    pub(super) fn takes_no_part(&self, row: usize) -> bool {
+        self.left_out.is_some_and(|set| set.contains(row))
+    }
+
     /// Elements of a row that is ready.
     pub(super) fn width(&self) -> usize {
         padded(self.side.dim())
@@ -125,6 +136,14 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
             self.chunks.borrow_mut().clear();
         }
         let chunk = Rc::new(self.side.chunk(start..self.rows.min(start + self.chunk_rows))?);
+        let mut row = 0;
+        while row < chunk.rows {
+            let run = (row..chunk.rows).take_while(|row| self.takes_no_part(start + row)).count();
+            if run > 0 {
+                chunk.leave_out(self.queue, row..row + run)?;
+            }
+            row += run.max(1);
+        }
         self.chunks.borrow_mut().push(chunk.clone());
         Ok(chunk)
     }

@@ -99,15 +99,16 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
     ) -> Result<Self> {
         let memory = queue.limits().memory_bytes.min(MOST_BYTES);
         let checks = (spec.metric, spec.nonfinite);
-        let part = |name, rows, base| Part::new(queue, name, rows, base, memory / 6, checks);
-        let mut parts = vec![part("queries", queries, 0)?, part("keys", keys, 0)?];
+        let part = |name, rows, base, left_out| Part::new(queue, name, rows, base, memory / 6, checks, left_out);
+        let mut parts = vec![part("queries", queries, 0, None)?, part("keys", keys, 0, None)?];
         if let Some(negatives) = negatives {
-            parts.push(part("negatives", negatives, keys.rows())?);
+            parts.push(part("negatives", negatives, keys.rows(), spec.exclude_negatives.as_deref())?);
         }
         let columns = keys.rows() + negatives.map_or(0, |negatives| negatives.rows());
         let positives = spec.positives.to_lists(queries.rows(), 0);
         let terms = RowLists::new(queries.rows(), Some(&positives), 0);
-        let listed = RowLists::new(queries.rows(), spec.listed.as_ref(), keys.rows());
+        let excluded = RowLists::new(queries.rows(), spec.exclude_pairs.as_ref(), keys.rows());
+        let listed = RowLists::new(queries.rows(), spec.listed.as_ref(), keys.rows()).without(&excluded);
         let (sharers, sharer_terms) = terms.turned(keys.rows());
         let (turned, turned_entries) = listed.turned(columns);
         let symmetric = spec.directions.contains(Directions::QK | Directions::KQ);
@@ -123,7 +124,7 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
         };
         options(spec, by_column, &mut base);
         let mut index = Index::default();
-        let own = terms.merged(&listed);
+        let own = terms.merged(&listed).merged(&excluded);
         let sharer_keys: Vec<u32> = sharers.row_of_items().collect();
         let mut term_lines = vec![0; terms.items.len()];
         sharer_terms.iter().enumerate().for_each(|(line, term)| term_lines[*term as usize] = line as u32);
@@ -224,8 +225,10 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
             let words: Vec<[u32; 4]> = self
                 .side(side)
                 .iter()
-                .flat_map(|part| &part.scales)
-                .map(|scale| match scale.finite {
+                .flat_map(|part| {
+                    part.scales.iter().enumerate().map(move |(row, scale)| (part.takes_no_part(row), scale))
+                })
+                .map(|(left_out, scale)| match scale.finite && !left_out {
                     true => [scale.exponent as u32, scale.inverse.to_bits(), 0, 0],
                     false => [0x7FFF_FFFF, 0, 0, 0],
                 })
