@@ -69,6 +69,10 @@ fn random_spec(rng: &mut StdRng, queries: usize, keys: usize) -> TopK {
             1 => Positives::Lists(random_lists(rng, queries, keys)),
             _ => Positives::Index((0..queries).map(|_| rng.random_range(0..keys)).collect()),
         });
+        if rng.random_range(0..4) == 0 {
+            let score = |_| if rng.random_range(0..4) == 0 { f32::NAN } else { rng.random_range(-0.2..1.0) };
+            spec = spec.positive_scores((0..queries).map(score).collect());
+        }
         if rng.random() {
             spec = spec.margin(rng.random_range(-0.2..0.4));
         }
@@ -96,6 +100,9 @@ fn random_spec(rng: &mut StdRng, queries: usize, keys: usize) -> TopK {
     if rng.random_range(0..3) == 0 {
         let out: Vec<usize> = (0..keys).filter(|_| rng.random_range(0..3) == 0).collect();
         spec = spec.exclude_keys(Bitset::from_items(keys, out).unwrap());
+    }
+    if rng.random_range(0..3) == 0 {
+        spec = spec.draw_numbers((0..queries).map(|_| rng.random()).collect());
     }
     spec.select(match rng.random_range(0..4) {
         0 => Select::Uniform { seed: rng.random() },
@@ -317,6 +324,9 @@ fn the_door_is_checked() {
             (TopK::new(1).ratio(-0.1).positives(Positives::Aligned), &four),
             (TopK::new(1).ratio(f32::NAN).positives(Positives::Aligned), &four),
             (TopK::new(1).positives(Positives::Aligned), &none),
+            (TopK::new(1).positive_scores(vec![0.5; 3]), &four),
+            (TopK::new(1).positive_scores(vec![0.5, 0.5, 0.5, f32::INFINITY]), &four),
+            (TopK::new(1).draw_numbers(vec![1]), &four),
             (TopK::new(1).positives(Positives::Index(vec![0, 1, 2, 4])), &four),
             (TopK::new(1).positives(Positives::Index(vec![0])), &four),
             (TopK::new(1).exclude_pairs(Lists::from_rows([[9], [0], [0], [0]])), &four),

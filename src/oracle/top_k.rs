@@ -52,7 +52,10 @@ pub fn top_k(spec: &TopK, queries: &Matrix, keys: &Matrix) -> Result<Neighbours>
         indices,
         scores,
         counts: rows.iter().map(|row| row.taken.len()).collect(),
-        positive_scores: rows.iter().map(|row| row.positive.unwrap_or(f32::NAN)).collect(),
+        positive_scores: match &spec.positive_scores {
+            Some(scores) => scores.clone(),
+            None => rows.iter().map(|row| row.positive.unwrap_or(f32::NAN)).collect(),
+        },
         rejected: spec.count_rejected.then(|| rows.iter().map(|row| row.rejected).collect()),
         special: special_rows(&queries, &keys),
     })
@@ -72,7 +75,10 @@ fn one_row(
     };
     let score = |key: &CanonicalRow| query.score(spec.metric, key);
     // A skipped positive binds nothing.
-    let positive = positives.iter().filter_map(|key| keys[*key].as_ref().map(score)).reduce(f32::min);
+    let positive = match &spec.positive_scores {
+        Some(scores) => Some(scores[row]).filter(|score| !score.is_nan()),
+        None => positives.iter().filter_map(|key| keys[*key].as_ref().map(score)).reduce(f32::min),
+    };
     let number = spec.first_query + row;
 
     let mut eligible = Vec::new();
@@ -92,15 +98,15 @@ fn one_row(
             Err(rule) => rejected.add(rule, 1),
         }
     }
-    Row { taken: take(spec, number, eligible), positive, rejected }
+    Row { taken: take(spec, spec.draw_number(row), eligible), positive, rejected }
 }
 
 /// What [`Select`] takes of the eligible keys behind the rank window.
-fn take(spec: &TopK, query: usize, mut eligible: Vec<(usize, f32)>) -> Vec<(usize, f32)> {
+fn take(spec: &TopK, query: u64, mut eligible: Vec<(usize, f32)>) -> Vec<(usize, f32)> {
     eligible.sort_by(by_score);
     let mut rest: Vec<(usize, f32)> = eligible.into_iter().skip(spec.skip).collect();
     if spec.select != Select::Hardest {
-        let draw_key = |(key, score): &(usize, f32)| spec.select.draw_key(query as u64, *key as u64, *score);
+        let draw_key = |(key, score): &(usize, f32)| spec.select.draw_key(query, *key as u64, *score);
         rest.sort_by(|a, b| draw_key(b).cmp(&draw_key(a)).then(a.0.cmp(&b.0)));
     }
     rest.truncate(spec.k);

@@ -1,6 +1,6 @@
 //! The score interval a negative must lie in.
 
-use super::{Positives, finite};
+use super::finite;
 use crate::error::{Error, Result};
 
 /// The band: an inclusive score interval, narrowed per query by rules relative to the query's positive.
@@ -43,7 +43,8 @@ impl Band {
         [self.hi, margin, ratio]
     }
 
-    pub(super) fn validate(&self, positives: &Positives) -> Result<()> {
+    /// `positives`: whether the relative rules have something to refer to.
+    pub(super) fn validate(&self, positives: bool) -> Result<()> {
         if self.lo.is_nan() || self.hi.is_nan() {
             return Err(Error::spec("band", format!("{}..{} has an end that is not a number", self.lo, self.hi)));
         }
@@ -53,7 +54,7 @@ impl Band {
         for (argument, value) in [("margin", self.margin), ("ratio", self.ratio)] {
             let Some(value) = value else { continue };
             finite(argument, value)?;
-            if matches!(positives, Positives::None) {
+            if !positives {
                 return Err(Error::spec(argument, "is relative to the positive; say which keys are the positives"));
             }
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape, first_query};
+use super::{Band, Bitset, Exclude, Groups, Lists, Metric, NonFinite, Positives, Select, Shape, first_query, length};
 use crate::error::{Error, Result};
 
 /// What [`Device::top_k`](crate::Device::top_k) computes: for each query, k of the keys that lie inside its band
@@ -40,6 +40,12 @@ pub struct TopK {
     /// The number of row 0 of `queries` among all queries: aligned positives, the self rule and the draws count from
     /// it, so that a part of the queries gets what it would get among all.
     pub first_query: usize,
+    /// The number of each query in draws, in place of its place among all queries: a query that keeps its number draws
+    /// the same keys wherever it stands.
+    pub draw_numbers: Option<Vec<u64>>,
+    /// What `margin` and `ratio` refer to, one score per query, in place of the scores of `positives`; NaN where a query
+    /// has no positive. For positives that are not among the keys.
+    pub positive_scores: Option<Vec<f32>>,
     /// Whether to count, per query and rule, the keys that each rule rejected.
     pub count_rejected: bool,
 }
@@ -123,6 +129,18 @@ impl TopK {
         self
     }
 
+    /// Gives each query its number in draws.
+    pub fn draw_numbers(mut self, numbers: Vec<u64>) -> Self {
+        self.draw_numbers = Some(numbers);
+        self
+    }
+
+    /// Says what `margin` and `ratio` refer to, where the positives are not among the keys.
+    pub fn positive_scores(mut self, scores: Vec<f32>) -> Self {
+        self.positive_scores = Some(scores);
+        self
+    }
+
     /// Asks for the rejection counters.
     pub fn count_rejected(mut self, count: bool) -> Self {
         self.count_rejected = count;
@@ -134,7 +152,10 @@ impl TopK {
     /// # Errors
     /// [`Error::Shape`] where `rows` is no range of the queries that positives and exclusions are given for.
     pub fn rows(&self, rows: Range<usize>) -> Result<TopK> {
-        let given = self.positives.rows().into_iter().chain(self.exclude.rows()).min().unwrap_or(usize::MAX);
+        let numbers = self.draw_numbers.as_ref().map(Vec::len);
+        let scores = self.positive_scores.as_ref().map(Vec::len);
+        let given = self.positives.rows().into_iter().chain(self.exclude.rows()).chain(numbers).chain(scores);
+        let given = given.min().unwrap_or(usize::MAX);
         if rows.start > rows.end || rows.end > given {
             return Err(Error::shape("rows", format!("{rows:?} of specifications for {given} queries")));
         }
@@ -143,6 +164,8 @@ impl TopK {
             positives: self.positives.slice(rows.clone()),
             exclude: self.exclude.slice(rows.clone()),
             first_query: self.first_query + rows.start,
+            draw_numbers: self.draw_numbers.as_ref().map(|numbers| numbers[rows.clone()].to_vec()),
+            positive_scores: self.positive_scores.as_ref().map(|scores| scores[rows].to_vec()),
             ..*self
         })
     }
@@ -150,8 +173,28 @@ impl TopK {
     pub(crate) fn validate(&self, shape: Shape) -> Result<()> {
         first_query(self.first_query, shape.queries)?;
         self.positives.validate(shape.queries, shape.keys, self.first_query)?;
-        self.band.validate(&self.positives)?;
+        self.band.validate(self.positive_scores.is_some() || !matches!(self.positives, Positives::None))?;
+        self.validate_per_query(shape.queries)?;
         self.exclude.validate(shape.queries, shape.keys)?;
         self.select.validate()
+    }
+
+    fn validate_per_query(&self, queries: usize) -> Result<()> {
+        if let Some(numbers) = &self.draw_numbers {
+            length("draw_numbers", numbers.len(), queries)?;
+        }
+        let Some(scores) = &self.positive_scores else { return Ok(()) };
+        length("positive_scores", scores.len(), queries)?;
+        match scores.iter().position(|score| score.is_infinite()) {
+            Some(row) => {
+                Err(Error::spec("positive_scores", format!("query {row}: a score is a number, or NaN for none")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The number of query `row` of a call in draws.
+    pub(crate) fn draw_number(&self, row: usize) -> u64 {
+        self.draw_numbers.as_ref().map_or((self.first_query + row) as u64, |numbers| numbers[row])
     }
 }

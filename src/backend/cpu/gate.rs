@@ -97,7 +97,7 @@ impl<'a> Gate<'a> {
             scan,
             select: spec.select,
             row,
-            number: (spec.first_query + scan.queries.start + row) as u64,
+            number: spec.draw_number(scan.queries.start + row),
             unit,
             error,
             band: (lo, hi),

@@ -62,8 +62,10 @@ fn run(cpu: &Cpu, spec: &TopK, pair: Pair, arithmetic: Arithmetic) -> Result<Nei
     let plan = make_plan(cpu, pair, wanted, arithmetic);
     check_queries(cpu.isa(), queries, spec.nonfinite, plan.query_rows)?;
     let positives = spec.positives.to_lists(rows, spec.first_query);
-    let scores = score_pairs(cpu, spec.metric, NonFinite::Skip, &positives, pair)?;
-    let positive_scores = smallest_scores(&positives, &scores)?;
+    let positive_scores = match &spec.positive_scores {
+        Some(scores) => scores.clone(),
+        None => smallest_scores(&positives, &score_pairs(cpu, spec.metric, NonFinite::Skip, &positives, pair)?)?,
+    };
     let call = Call {
         cpu,
         spec,

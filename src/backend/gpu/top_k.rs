@@ -169,8 +169,10 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
             check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
         }
     }
-    let scores = score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?;
-    let positive_scores = smallest_scores(&positives, &scores)?;
+    let positive_scores = match &spec.positive_scores {
+        Some(scores) => scores.clone(),
+        None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
+    };
     let call = Call {
         queue,
         spec,
@@ -357,6 +359,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             let unit = Unit::new(self.spec.metric, bound, *scale, largest);
             let query = block.queries.start + row;
             let mut gate = own_gate(&self.exclusions, query, *scale, span, unit.largest());
+            let number = self.spec.draw_number(query);
+            gate[1][2..].copy_from_slice(&[number as u32, (number >> 32) as u32]);
             let logit = match self.spec.select {
                 Select::Softmax { temperature, .. } => 1.0 / f64::from(temperature),
                 _ => 0.0,
