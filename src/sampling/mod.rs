@@ -1,17 +1,30 @@
 //! Which negatives, how hard, from where, how fresh, and whether they help: policy above the kernels.
 
 mod averages;
+mod config;
+mod draw;
 mod gradient_mass;
+mod guards;
+mod permutation;
+mod pool;
 mod record;
+mod sampler;
 mod schedule;
+mod state;
 pub mod statistics;
 mod sums;
+mod tiers;
 
 pub use averages::{Average, Averages};
+pub use config::{Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, TierConfig, Tiers};
+pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
 pub use gradient_mass::{DrawnPair, GradientMass};
 pub use record::{
     AgeRecord, BandRecord, Event, HashingRecord, HeldOutRecord, InfluenceRecord, RefreshRecord, ScoreSummary, Source,
     SourceRecord, StepRecord, TierRecord, UsageRecord,
 };
+pub use sampler::Sampler;
 pub use schedule::{Ramp, Schedule};
+pub use state::SamplerState;
 pub use sums::{Mean, Sum};
+pub use tiers::{Selection, Tier, TierBand, split};

@@ -1,0 +1,275 @@
+//! What goes into a draw and what comes out of it.
+
+use super::record::Source;
+use super::tiers::Tier;
+use crate::error::{Error, Result};
+use crate::matrix::{Matrix, Rows};
+use crate::spec::{InfoNce, Lists};
+
+/// Rows of a training step: row `i` of the queries and row `i` of the keys are a pair.
+///
+/// Ids say which keys are the same key wherever they are found (in the batch, in the bank, in the corpus), and number
+/// the queries: a query with the same id draws the same keys at the same step in whatever batch it stands, except that
+/// keys of the batch itself are never drawn, since the loss holds them anyway. Without ids of queries a query's number
+/// is its row.
+///
+/// ```
+/// use cosmine::{Matrix, sampling::Batch};
+/// let queries = Matrix::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0], 2, 2)?;
+/// let keys = queries.clone();
+/// let batch = Batch::new(&queries, &keys).ids(&[17, 4], &[17, 4]).groups(&[0, 0], &[0, 0]);
+/// # let _ = batch;
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    pub(super) queries: &'a dyn Rows,
+    pub(super) keys: &'a dyn Rows,
+    pub(super) query_ids: Option<&'a [i64]>,
+    pub(super) key_ids: Option<&'a [i64]>,
+    pub(super) query_groups: Option<&'a [i64]>,
+    pub(super) key_groups: Option<&'a [i64]>,
+    pub(super) excluded: Option<&'a Lists>,
+    pub(super) listed: Option<&'a Lists>,
+    pub(super) listed_rows: Option<&'a dyn Rows>,
+    pub(super) listed_ids: Option<&'a [i64]>,
+}
+
+impl<'a> Batch<'a> {
+    /// Pairs without ids.
+    pub fn new(queries: &'a dyn Rows, keys: &'a dyn Rows) -> Self {
+        Batch {
+            queries,
+            keys,
+            query_ids: None,
+            key_ids: None,
+            query_groups: None,
+            key_groups: None,
+            excluded: None,
+            listed: None,
+            listed_rows: None,
+            listed_ids: None,
+        }
+    }
+
+    /// The id of each query and of each key. A key's id is that of the same key in the corpus.
+    pub fn ids(mut self, queries: &'a [i64], keys: &'a [i64]) -> Self {
+        (self.query_ids, self.key_ids) = (Some(queries), Some(keys));
+        self
+    }
+
+    /// The group of each query and of each key: keys of the query's own group are never drawn for it.
+    pub fn groups(mut self, queries: &'a [i64], keys: &'a [i64]) -> Self {
+        (self.query_groups, self.key_groups) = (Some(queries), Some(keys));
+        self
+    }
+
+    /// Rows of the corpus that are never drawn for a query: its further positives, and pairs that are known to be wrong.
+    pub fn excluded(mut self, lists: &'a Lists) -> Self {
+        self.excluded = Some(lists);
+        self
+    }
+
+    /// Keys listed for each query, the source [`Source::Listed`]: rows of the corpus, or of [`Batch::listed_rows`].
+    pub fn listed(mut self, lists: &'a Lists) -> Self {
+        self.listed = Some(lists);
+        self
+    }
+
+    /// The rows that [`Batch::listed`] lists, where they are no rows of the corpus (paraphrases, edits), and their ids,
+    /// where they have ids.
+    pub fn listed_rows(mut self, rows: &'a dyn Rows, ids: Option<&'a [i64]>) -> Self {
+        (self.listed_rows, self.listed_ids) = (Some(rows), ids);
+        self
+    }
+
+    /// Number of pairs.
+    pub fn rows(&self) -> usize {
+        self.queries.rows()
+    }
+
+    /// The number of query `row` in draws.
+    pub(super) fn number(&self, row: usize) -> u64 {
+        self.query_ids.map_or(row as u64, |ids| ids[row] as u64)
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let rows = self.queries.rows();
+        if self.keys.rows() != rows {
+            let reason = format!("{} keys for {rows} queries; row i of both is a pair", self.keys.rows());
+            return Err(Error::shape("keys", reason));
+        }
+        per_row("query_ids", self.query_ids, rows)?;
+        per_row("key_ids", self.key_ids, rows)?;
+        per_row("query_groups", self.query_groups, rows)?;
+        per_row("key_groups", self.key_groups, rows)?;
+        if let (Some(rows), Some(ids)) = (self.listed_rows, self.listed_ids) {
+            per_row("listed_ids", Some(ids), rows.rows())?;
+        }
+        Ok(())
+    }
+}
+
+/// An error unless there is one entry per row, where there are entries.
+pub(super) fn per_row<T>(argument: &'static str, entries: Option<&[T]>, rows: usize) -> Result<()> {
+    match entries {
+        Some(entries) if entries.len() != rows => {
+            Err(Error::shape(argument, format!("{} entries for {rows} rows; one per row is needed", entries.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All keys that there are, with what is known of them.
+///
+/// ```
+/// use cosmine::{Matrix, sampling::Corpus};
+/// let rows = Matrix::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0, 1.0, 1.0], 3, 2)?;
+/// let corpus = Corpus::new(&rows).groups(&[0, 0, 1]).embedded_at(&[0, 0, 40]);
+/// # let _ = corpus;
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Corpus<'a> {
+    /// The keys.
+    pub rows: &'a dyn Rows,
+    /// The id of each key; without ids a key's id is its row.
+    pub ids: Option<&'a [i64]>,
+    /// The group of each key.
+    pub groups: Option<&'a [i64]>,
+    /// The step at which each key was embedded.
+    pub embedded_at: Option<&'a [u64]>,
+}
+
+impl<'a> Corpus<'a> {
+    /// Keys whose ids are their rows.
+    pub fn new(rows: &'a dyn Rows) -> Self {
+        Corpus { rows, ids: None, groups: None, embedded_at: None }
+    }
+
+    /// Gives each key an id. Where two rows have one id, they are the same key, and the later row is not drawn.
+    pub fn ids(mut self, ids: &'a [i64]) -> Self {
+        self.ids = Some(ids);
+        self
+    }
+
+    /// Gives each key a group.
+    pub fn groups(mut self, groups: &'a [i64]) -> Self {
+        self.groups = Some(groups);
+        self
+    }
+
+    /// Says at which step each key was embedded.
+    pub fn embedded_at(mut self, steps: &'a [u64]) -> Self {
+        self.embedded_at = Some(steps);
+        self
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let rows = self.rows.rows();
+        per_row("corpus.ids", self.ids, rows)?;
+        per_row("corpus.groups", self.groups, rows)?;
+        per_row("corpus.embedded_at", self.embedded_at, rows)
+    }
+}
+
+/// A negative drawn for a query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Negative {
+    /// The row of the batch.
+    pub query: usize,
+    /// Where the key came from.
+    pub source: Source,
+    /// The key's row in its source: the corpus, the bank, the listed rows.
+    pub key: usize,
+    /// The key's id; its row where the source has no ids.
+    pub id: i64,
+    /// The tier that gave it.
+    pub tier: Tier,
+    /// Its canonical score against the query.
+    pub score: f32,
+    /// Steps since the key was embedded, where that is known.
+    pub age: Option<u64>,
+}
+
+/// A key that at least one query drew: a row of the extra keys of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawnKey {
+    /// Where it came from.
+    pub source: Source,
+    /// Its row there.
+    pub key: usize,
+    /// Its id; its row where the source has no ids.
+    pub id: i64,
+    /// Its group, where the source has groups.
+    pub group: Option<i64>,
+}
+
+/// What was drawn for a batch at a step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Draw {
+    /// The step.
+    pub step: u64,
+    /// Number of queries.
+    pub rows: usize,
+    /// The negatives: query after query, within a query tier after tier, the hardest first, within a tier by source,
+    /// then by score descending, then by key.
+    pub negatives: Vec<Negative>,
+    /// The canonical score of each query's positive.
+    pub positives: Vec<f32>,
+    /// Negatives asked of each tier over all queries, in the order of [`Tier::ALL`].
+    pub asked: [u64; 3],
+    /// The share of each tier, in the order of [`Tier::ALL`].
+    pub shares: [f64; 3],
+    /// Queries that got fewer negatives than they asked for.
+    pub short_rows: u64,
+    /// Keys that were dropped as duplicates of the query's positive.
+    pub duplicates: u64,
+    pub(super) keys: Vec<DrawnKey>,
+    /// Per negative, its row among the extra keys.
+    pub(super) extra: Vec<usize>,
+    pub(super) info_nce: InfoNce,
+}
+
+impl Draw {
+    /// The extra keys of the loss: every drawn key once. Their rows, gathered in this order and embedded by whatever is
+    /// trained, are the `negatives` of [`Device::info_nce`](crate::Device::info_nce);
+    /// [`Sampler::negative_rows`](super::Sampler::negative_rows) gathers them as they lie in their sources.
+    pub fn keys(&self) -> &[DrawnKey] {
+        &self.keys
+    }
+
+    /// The row among [`Draw::keys`] of each of [`Draw::negatives`].
+    pub fn extra_rows(&self) -> &[usize] {
+        &self.extra
+    }
+
+    /// The rows of [`Draw::keys`] that each query drew.
+    pub fn lists(&self) -> Lists {
+        let mut lists = vec![Vec::new(); self.rows];
+        self.negatives.iter().zip(&self.extra).for_each(|(negative, extra)| lists[negative.query].push(*extra));
+        Lists::from_rows(lists)
+    }
+
+    /// The loss of this step: temperature, margin, guards, the keys each query drew, and their weights.
+    pub fn info_nce(&self) -> InfoNce {
+        self.info_nce.clone()
+    }
+}
+
+/// Some rows of several sources as one matrix of f32.
+pub(super) fn gather<'a>(
+    dim: usize,
+    rows: impl ExactSizeIterator<Item = (&'a dyn Rows, usize)>,
+) -> Result<Matrix<'static>> {
+    let count = rows.len();
+    let mut out = vec![0.0_f32; count * dim];
+    for (place, (source, row)) in rows.enumerate() {
+        if source.dim() != dim {
+            return Err(Error::shape("rows", format!("dim {} beside dim {dim}", source.dim())));
+        }
+        source.read(row..row + 1)?.widen_row(0, &mut out[place * dim..][..dim]);
+    }
+    Matrix::from_vec(out, count, dim)
+}

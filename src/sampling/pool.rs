@@ -1,0 +1,138 @@
+//! A source during one draw: its keys, and who must not get which.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::draw::{Batch, Corpus, DrawnKey};
+use super::record::Source;
+use crate::error::{Error, Result};
+use crate::matrix::Rows;
+use crate::spec::{Bitset, Lists};
+
+/// How the keys of a source are known elsewhere.
+enum Ids<'a> {
+    /// A key's id is its row.
+    Row,
+    /// The rows by id.
+    Given(&'a [i64], HashMap<i64, usize>),
+    /// Nowhere: the keys are found in this source only.
+    Unknown,
+}
+
+/// A source during one draw.
+pub(super) struct Pool<'a> {
+    pub(super) source: Source,
+    pub(super) rows: &'a dyn Rows,
+    ids: Ids<'a>,
+    groups: Option<Arc<[i64]>>,
+    embedded_at: Option<&'a [u64]>,
+    /// Keys that nobody gets.
+    pub(super) blocked: Bitset,
+    /// Keys that a query does not get.
+    pub(super) refused: Vec<BTreeSet<usize>>,
+    /// The only keys that a query may get, where it has a list.
+    pub(super) lists: Option<&'a Lists>,
+}
+
+impl<'a> Pool<'a> {
+    /// The corpus, without the rows that share an id with an earlier one, the batch's own keys and what is excluded.
+    pub(super) fn corpus(corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
+        let mut pool = Pool::new(Source::Corpus, corpus.rows, corpus.ids, batch);
+        pool.groups = corpus.groups.map(Arc::from);
+        pool.embedded_at = corpus.embedded_at;
+        pool.refuse_excluded(batch)?;
+        Ok(pool)
+    }
+
+    /// The keys that the batch lists: rows of their own, or of the corpus.
+    pub(super) fn listed(batch: &Batch<'a>, corpus: Option<&Corpus<'a>>) -> Result<Option<Pool<'a>>> {
+        let Some(lists) = batch.listed else { return Ok(None) };
+        let mut pool = match (batch.listed_rows, corpus) {
+            (Some(rows), _) => {
+                let mut pool = Pool::new(Source::Listed, rows, batch.listed_ids, batch);
+                if batch.listed_ids.is_none() {
+                    pool.ids = Ids::Unknown;
+                    pool.blocked = Bitset::new(rows.rows());
+                }
+                pool
+            }
+            (None, Some(corpus)) => Pool { source: Source::Listed, ..Pool::corpus(corpus, batch)? },
+            (None, None) => return Err(Error::spec("listed", "lists rows of the corpus, and no corpus was given")),
+        };
+        lists.validate("listed", batch.rows(), pool.rows.rows())?;
+        pool.lists = Some(lists);
+        Ok(Some(pool))
+    }
+
+    fn new(source: Source, rows: &'a dyn Rows, ids: Option<&'a [i64]>, batch: &Batch<'a>) -> Pool<'a> {
+        let mut blocked = Bitset::new(rows.rows());
+        let ids = ids.map_or(Ids::Row, |ids| {
+            let mut by_id = HashMap::with_capacity(ids.len());
+            for (row, id) in ids.iter().enumerate() {
+                // The first row of an id stands for all of them.
+                if *by_id.entry(*id).or_insert(row) != row {
+                    blocked.insert(row);
+                }
+            }
+            Ids::Given(ids, by_id)
+        });
+        let refused = vec![BTreeSet::new(); batch.rows()];
+        let mut pool = Pool { source, rows, ids, groups: None, embedded_at: None, blocked, refused, lists: None };
+        for key in batch.key_ids.into_iter().flatten().filter_map(|id| pool.find(*id)).collect::<Vec<_>>() {
+            pool.blocked.insert(key);
+        }
+        pool
+    }
+
+    fn refuse_excluded(&mut self, batch: &Batch) -> Result<()> {
+        let Some(excluded) = batch.excluded else { return Ok(()) };
+        excluded.validate("excluded", batch.rows(), self.rows.rows())?;
+        for (row, refused) in self.refused.iter_mut().enumerate() {
+            refused.extend(excluded.get(row));
+        }
+        Ok(())
+    }
+
+    /// The row of the key with an id.
+    pub(super) fn find(&self, id: i64) -> Option<usize> {
+        match &self.ids {
+            Ids::Row => usize::try_from(id).ok().filter(|row| *row < self.rows.rows()),
+            Ids::Given(_, by_id) => by_id.get(&id).copied(),
+            Ids::Unknown => None,
+        }
+    }
+
+    /// The id by which a key is known elsewhere.
+    pub(super) fn id(&self, key: usize) -> Option<i64> {
+        match &self.ids {
+            Ids::Row => Some(key as i64),
+            Ids::Given(ids, _) => Some(ids[key]),
+            Ids::Unknown => None,
+        }
+    }
+
+    /// A key as the loss knows it.
+    pub(super) fn drawn(&self, key: usize) -> DrawnKey {
+        let group = self.groups.as_ref().map(|groups| groups[key]);
+        DrawnKey { source: self.source, key, id: self.id(key).unwrap_or(key as i64), group }
+    }
+
+    /// Steps since a key was embedded.
+    pub(super) fn age(&self, key: usize, step: u64) -> Option<u64> {
+        self.embedded_at.map(|steps| step.saturating_sub(steps[key]))
+    }
+
+    /// The groups of the keys, where queries and keys have groups.
+    pub(super) fn groups(&self) -> Option<&Arc<[i64]>> {
+        self.groups.as_ref()
+    }
+
+    /// Whether a query may get a key, by all rules that ask for no score.
+    pub(super) fn allows(&self, batch: &Batch, row: usize, key: usize) -> bool {
+        let own_group = match (&self.groups, batch.query_groups) {
+            (Some(keys), Some(queries)) => keys[key] == queries[row],
+            _ => false,
+        };
+        !own_group && !self.blocked.contains(key) && !self.refused[row].contains(&key)
+    }
+}

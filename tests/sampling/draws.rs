@@ -1,0 +1,284 @@
+//! Draws against the definition; what they depend on, and what is never drawn.
+
+use std::collections::BTreeSet;
+
+use cosmine::sampling::{
+    Batch, Corpus, Draw, Guards, RandomTier, Sampler, SamplerConfig, Selection, SourceShares, Tier, TierBand,
+    TierConfig, Tiers,
+};
+use cosmine::spec::Lists;
+use cosmine::{Device, Dtype, Error, Limits, Matrix};
+use proptest::prelude::*;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::brute::{World, brute, of};
+use crate::common::data::{DTYPES, KINDS, Kind, rng, rows};
+use crate::common::{config, devices};
+
+/// A world of `queries` pairs and `keys` keys; positives lie in the corpus, some keys twice.
+pub(crate) fn world(seed: u64, queries: usize, keys: usize, kind: Kind, dtype: Dtype) -> World {
+    let rng = &mut rng(seed);
+    let dim = 12;
+    let corpus = rows(kind, keys, dim, dtype, seed);
+    let ids: Vec<i64> =
+        (0..keys).map(|key| if key % 11 == 10 { key as i64 - 3 } else { key as i64 } * 7 + 100).collect();
+    let own: Vec<usize> = (0..queries).map(|_| rng.random_range(0..keys)).collect();
+    let mut bytes = Vec::new();
+    own.iter().for_each(|key| bytes.extend_from_slice(corpus.row_bytes(*key)));
+    let positives =
+        Matrix::from_shared(std::sync::Arc::new(bytes), dtype, 0, queries, dim, dim * dtype.bytes()).unwrap();
+    let groups: Vec<i64> = (0..keys).map(|_| rng.random_range(0..keys as i64 / 3 + 1)).collect();
+    let some = |rng: &mut StdRng, most: usize| {
+        let keys: BTreeSet<usize> = (0..rng.random_range(0..=most)).map(|_| rng.random_range(0..keys)).collect();
+        keys.into_iter().collect::<Vec<usize>>()
+    };
+    World {
+        queries: rows(kind, queries, dim, dtype, seed ^ 0xABCD),
+        keys: positives,
+        query_ids: (0..queries).map(|_| rng.random_range(-5..1 << 40)).collect(),
+        key_ids: own.iter().map(|key| ids[*key]).collect(),
+        query_groups: own.iter().map(|key| groups[*key]).collect(),
+        key_groups: own.iter().map(|key| groups[*key]).collect(),
+        corpus,
+        corpus_ids: ids,
+        corpus_groups: groups,
+        excluded: (0..queries).map(|_| some(rng, 3)).collect(),
+        listed: (0..queries).map(|_| some(rng, 9)).collect(),
+    }
+}
+
+/// Runs something with the batch and the corpus of a world.
+pub(crate) fn with<T>(world: &World, run: impl FnOnce(&Batch, &Corpus) -> T) -> T {
+    let excluded = Lists::from_rows(world.excluded.iter().map(|list| list.iter().copied()));
+    let listed = Lists::from_rows(world.listed.iter().map(|list| list.iter().copied()));
+    let batch = Batch::new(&world.queries, &world.keys)
+        .ids(&world.query_ids, &world.key_ids)
+        .groups(&world.query_groups, &world.key_groups)
+        .excluded(&excluded)
+        .listed(&listed);
+    let corpus = Corpus::new(&world.corpus).ids(&world.corpus_ids).groups(&world.corpus_groups);
+    run(&batch, &corpus)
+}
+
+pub(crate) fn draw(device: &Device, config: &SamplerConfig, world: &World, step: u64) -> Draw {
+    let mut sampler = Sampler::new(device, config.clone()).unwrap();
+    (0..step).for_each(|_| sampler.advance());
+    with(world, |batch, corpus| sampler.draw(batch, Some(corpus))).unwrap()
+}
+
+fn random_band(rng: &mut StdRng) -> TierBand {
+    let mut band = TierBand::default();
+    if rng.random() {
+        band.lo = Some(rng.random_range(-0.8..0.2));
+    }
+    if rng.random() {
+        band.hi = Some(rng.random_range(0.2..1.0));
+    }
+    if rng.random() {
+        band.margin = Some(rng.random_range(-0.2..0.4));
+    }
+    if rng.random() {
+        band.ratio = Some(rng.random_range(0.3..1.2));
+    }
+    if rng.random() {
+        let from = rng.random_range(0..6);
+        band.ranks = Some([from, from + rng.random_range(1..20)]);
+    }
+    band
+}
+
+fn random_tier(rng: &mut StdRng) -> TierConfig {
+    let select = match rng.random_range(0..3) {
+        0 => Selection::Hardest,
+        1 => Selection::Uniform,
+        _ => Selection::Softmax(0.05),
+    };
+    TierConfig { share: rng.random_range(0.0..1.0), band: random_band(rng), select }
+}
+
+/// A random configuration over all sources, tiers and guards.
+pub(crate) fn random_config(rng: &mut StdRng) -> SamplerConfig {
+    let sources = match rng.random_range(0..3) {
+        0 => SourceShares { corpus: 1.0, bank: 0.0, listed: 0.0 },
+        1 => SourceShares { corpus: 0.0, bank: 0.0, listed: 1.0 },
+        _ => SourceShares { corpus: 0.6, bank: 0.0, listed: 0.4 },
+    };
+    SamplerConfig {
+        seed: rng.random(),
+        negatives: rng.random_range(0..12),
+        sources,
+        tiers: Tiers {
+            hard: random_tier(rng),
+            semi_hard: random_tier(rng),
+            random: RandomTier { share: rng.random_range(0.0..1.0), floor: rng.random_range(0.0..0.5) },
+        },
+        guards: Guards {
+            above: *[2.0, 0.1, 0.0, -0.3].get(rng.random_range(0..4)).unwrap(),
+            duplicates: *[2.0, 0.999, 0.8].get(rng.random_range(0..3)).unwrap(),
+        },
+        ..SamplerConfig::default()
+    }
+}
+
+fn check(seed: u64) {
+    let rng = &mut rng(seed);
+    let (queries, keys) = (rng.random_range(1..9), rng.random_range(1..70));
+    let world = world(seed, queries, keys, KINDS[rng.random_range(0..KINDS.len())], DTYPES[rng.random_range(0..3)]);
+    let config = random_config(rng);
+    let step = rng.random_range(0..3);
+    let expected = brute(&config, &world, step);
+    for device in devices() {
+        let found = draw(&device, &config, &world, step);
+        assert_eq!(of(&found), expected, "{config:?} on {device:?}");
+        let short = expected.iter().filter(|row| row.len() < config.negatives).count() as u64;
+        assert_eq!(found.short_rows, short);
+    }
+}
+
+#[test]
+fn draws_equal_the_definition() {
+    (0..150).for_each(check);
+}
+
+proptest! {
+    #![proptest_config(config(32))]
+
+    #[test]
+    fn any_draw_equals_the_definition(seed in any::<u64>()) {
+        check(seed);
+    }
+
+    /// Nothing that must not be drawn is drawn, whatever the configuration.
+    #[test]
+    fn nothing_forbidden_is_drawn(seed in any::<u64>()) {
+        let rng = &mut rng(seed);
+        let keys = rng.random_range(1..60);
+        let world = world(seed, 7, keys, Kind::NearDuplicates, Dtype::F32);
+        let config = random_config(rng);
+        let found = draw(&Device::cpu(), &config, &world, 0);
+        let mut seen = BTreeSet::new();
+        for negative in &found.negatives {
+            let row = negative.query;
+            prop_assert!(!world.key_ids.contains(&negative.id), "a key of the batch");
+            prop_assert_eq!(negative.id, world.corpus_ids[negative.key]);
+            prop_assert!(world.corpus_groups[negative.key] != world.query_groups[row], "the query's own group");
+            prop_assert!(!world.excluded[row].contains(&negative.key), "an excluded pair");
+            prop_assert!(negative.score <= found.positives[row] + config.guards.above, "above the guard");
+            prop_assert!(seen.insert((row, negative.id)), "a key twice");
+        }
+        prop_assert_eq!(found.lists().items(), found.negatives.len());
+        for (negative, extra) in found.negatives.iter().zip(found.extra_rows()) {
+            prop_assert_eq!(found.keys()[*extra].id, negative.id);
+        }
+    }
+}
+
+#[test]
+fn threads_and_memory_do_not_matter() {
+    for seed in 0..4 {
+        let world = world(seed, 20, 400, Kind::Clustered, Dtype::F32);
+        let config = SamplerConfig { negatives: 10, ..random_config(&mut rng(seed)) };
+        let expected = draw(&Device::cpu(), &config, &world, 5);
+        for threads in [1, 2, 7] {
+            for memory in [0, 50_000, u64::MAX] {
+                let device = Device::cpu_with(Limits::default().threads(threads).memory_bytes(memory));
+                assert_eq!(draw(&device, &config, &world, 5), expected, "{threads} threads, {memory} bytes");
+            }
+        }
+    }
+}
+
+/// A query with the same id and the same batch keys draws the same, wherever it stands and whoever stands beside it.
+#[test]
+fn a_draw_does_not_depend_on_the_order_of_the_batch() {
+    for seed in 0..6 {
+        let world = world(seed, 8, 120, Kind::Clustered, Dtype::F32);
+        let config = SamplerConfig { negatives: 9, ..random_config(&mut rng(seed)) };
+        let straight = of(&draw(&Device::cpu(), &config, &world, 2));
+        let order = [3, 1, 7, 0, 2, 6, 5, 4];
+        let pick = |matrix: &Matrix| {
+            let data: Vec<f32> = order.iter().flat_map(|row| matrix.row(*row)).collect();
+            Matrix::from_vec(data, order.len(), matrix.dim()).unwrap()
+        };
+        let ids = |ids: &[i64]| order.iter().map(|row| ids[*row]).collect::<Vec<_>>();
+        let lists = |lists: &[Vec<usize>]| order.iter().map(|row| lists[*row].clone()).collect::<Vec<_>>();
+        let shuffled = World {
+            queries: pick(&world.queries),
+            keys: pick(&world.keys),
+            query_ids: ids(&world.query_ids),
+            key_ids: ids(&world.key_ids),
+            query_groups: ids(&world.query_groups),
+            key_groups: ids(&world.key_groups),
+            corpus: world.corpus.clone(),
+            corpus_ids: world.corpus_ids.clone(),
+            corpus_groups: world.corpus_groups.clone(),
+            excluded: lists(&world.excluded),
+            listed: lists(&world.listed),
+        };
+        let found = of(&draw(&Device::cpu(), &config, &shuffled, 2));
+        for (place, row) in order.into_iter().enumerate() {
+            assert_eq!(found[place], straight[row]);
+        }
+    }
+}
+
+#[test]
+fn steps_and_seeds_draw_anew_and_a_step_draws_the_same() {
+    let world = world(1, 16, 500, Kind::Clustered, Dtype::F32);
+    let config = SamplerConfig::default();
+    let first = draw(&Device::cpu(), &config, &world, 0);
+    assert_eq!(draw(&Device::cpu(), &config, &world, 0), first);
+    let random = |draw: &Draw| {
+        draw.negatives.iter().filter(|one| one.tier == Tier::Random).map(|one| one.key).collect::<Vec<_>>()
+    };
+    assert_ne!(random(&draw(&Device::cpu(), &config, &world, 1)), random(&first));
+    let other = SamplerConfig { seed: 1, ..config };
+    assert_ne!(random(&draw(&Device::cpu(), &other, &world, 0)), random(&first));
+}
+
+#[test]
+fn missing_sources_and_ids_are_errors() {
+    let world = world(1, 4, 30, Kind::Gaussian, Dtype::F32);
+    let mut sampler = Sampler::new(&Device::cpu(), SamplerConfig::default()).unwrap();
+    let bare = Batch::new(&world.queries, &world.keys);
+    let corpus = Corpus::new(&world.corpus);
+    let no_corpus = sampler.draw(&bare.ids(&world.query_ids, &world.key_ids), None).unwrap_err();
+    assert!(matches!(no_corpus, Error::Spec { argument: "sources.corpus", .. }), "{no_corpus}");
+    let no_ids = sampler.draw(&bare, Some(&corpus)).unwrap_err();
+    assert!(matches!(no_ids, Error::Spec { argument: "ids", .. }), "{no_ids}");
+    let short = sampler.draw(&bare.ids(&world.query_ids[..3], &world.key_ids), Some(&corpus)).unwrap_err();
+    assert!(matches!(short, Error::Shape { argument: "query_ids", .. }), "{short}");
+    let odd = Corpus::new(&world.corpus).groups(&world.corpus_groups[1..]);
+    let short = sampler.draw(&bare.ids(&world.query_ids, &world.key_ids), Some(&odd)).unwrap_err();
+    assert!(matches!(short, Error::Shape { argument: "corpus.groups", .. }), "{short}");
+    let three = world.keys.slice(0..3).unwrap();
+    let unpaired = sampler.draw(&Batch::new(&world.queries, &three), Some(&corpus)).unwrap_err();
+    assert!(matches!(unpaired, Error::Shape { argument: "keys", .. }), "{unpaired}");
+}
+
+/// The loss gets what the draw says.
+#[test]
+fn the_loss_takes_the_draw() {
+    let world = world(3, 6, 200, Kind::Clustered, Dtype::F32);
+    let device = Device::cpu();
+    let mut sampler = Sampler::new(&device, SamplerConfig::default()).unwrap();
+    with(&world, |batch, corpus| {
+        let draw = sampler.draw(batch, Some(corpus)).unwrap();
+        let rows = sampler.negative_rows(&draw, batch, Some(corpus)).unwrap();
+        assert_eq!(rows.rows(), draw.keys().len());
+        for (row, key) in draw.keys().iter().enumerate() {
+            assert_eq!(rows.row(row), world.corpus.row(key.key));
+        }
+        let spec = draw.info_nce();
+        assert_eq!((spec.temperature, spec.guard.above), (0.05, Some(0.1)));
+        // Keys that are excluded for anybody stand behind those that serve all.
+        let shared = spec.shared_negatives.unwrap();
+        let excluded = |key: usize| world.excluded.iter().any(|list| list.contains(&key));
+        for (place, key) in draw.keys().iter().enumerate() {
+            assert_eq!(place >= shared, excluded(key.key), "key {}", key.key);
+        }
+        let (loss, gradients) = device.info_nce_grad(&spec, &world.queries, &world.keys, Some(&rows)).unwrap();
+        assert!(loss.loss.is_finite() && gradients.negatives.len() == rows.rows() * rows.dim());
+    });
+}

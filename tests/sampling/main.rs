@@ -1,0 +1,8 @@
+//! The sampler against its definition, on every device present.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod brute;
+mod config;
+mod draws;
