@@ -2,12 +2,15 @@
 
 mod averages;
 mod config;
+mod controller;
+mod curriculum;
 mod draw;
 mod gradient_mass;
 mod guards;
 mod permutation;
 mod pool;
 mod record;
+mod safety;
 mod sampler;
 mod schedule;
 mod state;
@@ -19,12 +22,22 @@ pub use averages::{Average, Averages};
 pub use config::{Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, TierConfig, Tiers};
 pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
 pub use gradient_mass::{DrawnPair, GradientMass};
+mod trouble;
+mod usage;
+mod weights;
+
+pub use controller::{Controller, ControllerConfig, hardness, score_at_tail};
+pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};
 pub use record::{
     AgeRecord, BandRecord, Event, HashingRecord, HeldOutRecord, InfluenceRecord, RefreshRecord, ScoreSummary, Source,
     SourceRecord, StepRecord, TierRecord, UsageRecord,
 };
+pub use safety::{Safety, SafetyConfig, Scheme};
 pub use sampler::Sampler;
 pub use schedule::{Ramp, Schedule};
 pub use state::SamplerState;
 pub use sums::{Mean, Sum};
 pub use tiers::{Selection, Tier, TierBand, split};
+pub use trouble::{Health, TroubleConfig};
+pub use usage::{Usage, UsageConfig};
+pub use weights::{Usefulness, Weights, WeightsConfig};

@@ -1,0 +1,234 @@
+//! How often each key was used, so that training does not narrow to a few keys.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::spec::Bitset;
+
+/// What the use of a key costs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UsageConfig {
+    /// A key whose uses reach this is not drawn until they have decayed below it; above 0. Absent: no cap.
+    pub cap: Option<f64>,
+    /// What remains of a use after one step, in `(0, 1]`; 1 never forgets.
+    pub decay: f64,
+    /// Taken from a key's score before it is chosen: `penalty · ln(1 + uses)`; 0 or above.
+    pub penalty: f64,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        UsageConfig { cap: None, decay: 0.99, penalty: 0.0 }
+    }
+}
+
+/// The uses of keys: a use counts 1 in the step it happens and `decay` times as much with every step.
+///
+/// Only keys that were used take memory; a key whose uses have decayed below [`Usage::FORGOTTEN`] is dropped.
+///
+/// ```
+/// use cosmine::sampling::{Usage, UsageConfig};
+/// let mut usage = Usage::new(UsageConfig { cap: Some(2.0), decay: 0.5, penalty: 0.1 })?;
+/// usage.record(0, [7, 7, 3]);
+/// assert_eq!((usage.uses(0, 7), usage.uses(1, 7), usage.uses(0, 4)), (2.0, 1.0, 0.0));
+/// let capped = usage.capped(0, 10)?;
+/// assert!(capped.contains(7) && !capped.contains(3));
+/// assert_eq!(usage.capped(1, 10)?.count(), 0);
+/// // Key 7 scores higher; what it was used costs it its place.
+/// assert_eq!(usage.choose(0, 1, &[(7, 0.80), (3, 0.79)]), [1]);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    config: UsageConfig,
+    keys: BTreeMap<usize, Uses>,
+    /// The step of the last sweep for forgotten keys.
+    swept: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Uses {
+    uses: f64,
+    /// The step at which they were so many.
+    step: u64,
+}
+
+impl Usage {
+    /// Uses below this are none.
+    pub const FORGOTTEN: f64 = 1e-3;
+    /// Steps between two sweeps for keys that are forgotten.
+    const SWEEP_STEPS: u64 = 64;
+
+    /// No use of any key.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where the configuration is out of range.
+    pub fn new(config: UsageConfig) -> Result<Self> {
+        if config.cap.is_some_and(|cap| cap.is_nan() || cap <= Usage::FORGOTTEN) {
+            let reason = format!("{:?} is not above {}; leave it out for no cap", config.cap, Usage::FORGOTTEN);
+            return Err(Error::spec("usage.cap", reason));
+        }
+        if !(config.decay > 0.0 && config.decay <= 1.0) {
+            return Err(Error::spec("usage.decay", format!("{} is not in (0, 1]", config.decay)));
+        }
+        if !config.penalty.is_finite() || config.penalty < 0.0 {
+            return Err(Error::spec("usage.penalty", format!("{} is not in [0, ∞)", config.penalty)));
+        }
+        Ok(Usage { config, keys: BTreeMap::new(), swept: 0 })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &UsageConfig {
+        &self.config
+    }
+
+    /// Counts the keys that `step` used, each as often as it is named. Steps do not fall.
+    pub fn record(&mut self, step: u64, keys: impl IntoIterator<Item = usize>) {
+        for key in keys {
+            let uses = self.uses(step, key) + 1.0;
+            self.keys.insert(key, Uses { uses, step });
+        }
+        if step.saturating_sub(self.swept) >= Usage::SWEEP_STEPS {
+            let decay = self.config.decay;
+            self.keys.retain(|_, entry| entry.at(step, decay) > 0.0);
+            self.swept = step;
+        }
+    }
+
+    /// Forgets the keys of `range`, whose rows now hold other keys.
+    pub fn forget(&mut self, range: std::ops::Range<usize>) {
+        self.keys.retain(|key, _| !range.contains(key));
+    }
+
+    /// The uses of `key` as they count at `step`.
+    pub fn uses(&self, step: u64, key: usize) -> f64 {
+        self.keys.get(&key).map_or(0.0, |entry| entry.at(step, self.config.decay))
+    }
+
+    /// All keys with uses at `step`, by key.
+    pub fn counts(&self, step: u64) -> impl Iterator<Item = (usize, f64)> {
+        let decay = self.config.decay;
+        self.keys.iter().map(move |(key, entry)| (*key, entry.at(step, decay))).filter(|(_, uses)| *uses > 0.0)
+    }
+
+    /// The keys, of `len`, that have reached the cap at `step`: what [`TopK`](crate::spec::TopK) is to exclude.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a key was used that is not below `len`.
+    pub fn capped(&self, step: u64, len: usize) -> Result<Bitset> {
+        let cap = self.config.cap.unwrap_or(f64::INFINITY);
+        Bitset::from_items(len, self.counts(step).filter(|(_, uses)| *uses >= cap).map(|(key, _)| key))
+    }
+
+    /// What `key` loses of its score at `step`: `penalty · ln(1 + uses)`.
+    pub fn penalty(&self, step: u64, key: usize) -> f64 {
+        self.config.penalty * self.uses(step, key).ln_1p()
+    }
+
+    /// Which `k` of the `(key, score)` candidates to take: those with the largest score less penalty, ties to the
+    /// smaller key. Gives their places among the candidates, best first. A score that is not a number is never taken.
+    pub fn choose(&self, step: u64, k: usize, candidates: &[(usize, f32)]) -> Vec<usize> {
+        let mut ranked: Vec<(f64, usize, usize)> = candidates
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, score))| !score.is_nan())
+            .map(|(place, (key, score))| (f64::from(*score) - self.penalty(step, *key), *key, place))
+            .collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+        ranked.into_iter().take(k).map(|(_, _, place)| place).collect()
+    }
+}
+
+impl Uses {
+    /// What they count at `step`.
+    fn at(&self, step: u64, decay: f64) -> f64 {
+        let steps = i32::try_from(step.saturating_sub(self.step)).unwrap_or(i32::MAX);
+        let uses = self.uses * decay.powi(steps);
+        if uses < Usage::FORGOTTEN { 0.0 } else { uses }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(cap: Option<f64>, decay: f64, penalty: f64) -> Usage {
+        Usage::new(UsageConfig { cap, decay, penalty }).unwrap()
+    }
+
+    #[test]
+    fn uses_decay_and_are_forgotten() {
+        let mut usage = usage(None, 0.5, 0.0);
+        usage.record(0, [1, 1, 2]);
+        usage.record(2, [1]);
+        assert_eq!([usage.uses(2, 1), usage.uses(2, 2), usage.uses(3, 1)], [1.5, 0.25, 0.75]);
+        usage.record(64, [9]);
+        assert_eq!(usage.keys.keys().copied().collect::<Vec<_>>(), [9]);
+        usage.forget(0..10);
+        assert_eq!(usage.counts(64).count(), 0);
+    }
+
+    #[test]
+    fn a_capped_key_comes_back() {
+        let mut usage = usage(Some(3.0), 0.9, 0.0);
+        usage.record(0, [5, 5, 5]);
+        assert!(usage.capped(0, 6).unwrap().contains(5));
+        assert!(!usage.capped(1, 6).unwrap().contains(5));
+        assert!(usage.capped(0, 5).is_err(), "key 5 of 5 keys");
+    }
+
+    #[test]
+    fn no_cap_excludes_nothing() {
+        let mut usage = usage(None, 1.0, 0.0);
+        usage.record(0, std::iter::repeat_n(3, 1000));
+        assert_eq!(usage.capped(1 << 40, 10).unwrap().count(), 0);
+        assert_eq!(usage.uses(1 << 40, 3), 1000.0);
+    }
+
+    /// One key beats all others for every query; without a penalty it alone is drawn.
+    #[test]
+    fn the_penalty_spreads_use_over_keys() {
+        let candidates: Vec<(usize, f32)> = (0..20).map(|key| (key, 0.9 - 0.01 * key as f32)).collect();
+        let used = |penalty: f64| {
+            let mut usage = usage(None, 0.99, penalty);
+            for step in 0..100 {
+                let keys: Vec<usize> = usage.choose(step, 1, &candidates).iter().map(|at| candidates[*at].0).collect();
+                usage.record(step, keys);
+            }
+            usage.keys.len()
+        };
+        assert_eq!(used(0.0), 1);
+        assert!(used(0.05) >= 8, "{} keys", used(0.05));
+    }
+
+    #[test]
+    fn ties_go_to_the_smaller_key_and_nan_is_left_out() {
+        let usage = usage(None, 0.9, 0.1);
+        assert_eq!(usage.choose(0, 3, &[(8, 0.5), (2, 0.5), (1, f32::NAN), (9, 0.6)]), [3, 1, 0]);
+        assert_eq!(usage.choose(0, 9, &[(1, f32::NAN)]), [0_usize; 0]);
+    }
+
+    #[test]
+    fn a_file_keeps_every_bit() {
+        let mut usage = usage(Some(4.0), 0.97, 0.1);
+        (0..50).for_each(|step| usage.record(step, (0..step as usize % 7).map(|key| key * 31 % 11)));
+        let again: Usage = serde_json::from_str(&serde_json::to_string(&usage).unwrap()).unwrap();
+        assert_eq!(again, usage);
+    }
+
+    #[test]
+    fn wrong_configurations_name_their_field() {
+        for (config, field) in [
+            (UsageConfig { cap: Some(0.0), ..UsageConfig::default() }, "usage.cap"),
+            (UsageConfig { decay: 0.0, ..UsageConfig::default() }, "usage.decay"),
+            (UsageConfig { penalty: f64::NAN, ..UsageConfig::default() }, "usage.penalty"),
+        ] {
+            assert!(Usage::new(config).unwrap_err().to_string().contains(field), "{field}");
+        }
+    }
+}
