@@ -4,7 +4,7 @@
 // both accurate inverse norms, the dot product puts the powers of two back.
 // Memory: score (r, c) goes to `scores[r · columns + c]`; the score of a row that is not finite is NaN.
 // Constants: METRIC (0 cosine, 1 dot product), COMPENSATED = 1.
-// Threads: 16 × 16 a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
+// Threads: those of the mainloop, a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
 #include "score.wgsl"
 
 struct Parameters {
@@ -21,7 +21,8 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> key_scales: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> scores: array<u32>;
 
-#include "mainloop.wgsl"
+#include "mainloop.wgsl" where LANES = 0
+#include "mainloop_lanes.wgsl" where LANES = 8
 
 fn bits_of_score(dot: f32, query: vec4<u32>, key: vec4<u32>) -> u32 {
     if query.x == NOT_FINITE || key.x == NOT_FINITE {
@@ -38,12 +39,12 @@ fn cosine(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     let first_row = group.y * TILE;
     let first_column = (group.x + parameters.first_group) * TILE;
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
         if row >= parameters.rows {
             continue;
         }
-        for (var j = 0u; j < 4u; j++) {
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
             let column = first_column + column_of(j, thread);
             if column < parameters.columns {
                 let bits = bits_of_score(tile.rows[i][j], query_scales[row], key_scales[column]);

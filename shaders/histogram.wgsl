@@ -6,7 +6,7 @@
 // holds the number of pairs too near an edge, then their rows and columns. Vector 2 of a gate is `per_unit`, `offset`,
 // `margin`, 0. Else as scan.wgsl says.
 // Constants: COMPENSATED = 0, LISTS, PER_ROW.
-// Threads: 16 × 16 a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
+// Threads: those of the mainloop, a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
 #include "score.wgsl"
 
 struct Parameters {
@@ -30,7 +30,8 @@ struct Parameters {
 @group(0) @binding(6) var<storage, read_write> counts: array<atomic<u32>>;
 @group(0) @binding(7) var<storage, read_write> unsure: array<atomic<u32>>;
 
-#include "mainloop.wgsl"
+#include "mainloop.wgsl" where LANES = 0
+#include "mainloop_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
 
 @compute @workgroup_size(THREADS_X, THREADS_Y)
@@ -41,7 +42,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
     let bins = f32(parameters.bins);
 
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
         if row >= parameters.rows {
             continue;
@@ -53,7 +54,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let own = gates[row * GATE_VECTORS + 1u];
         let scale = bitcast<vec4<f32>>(gates[row * GATE_VECTORS + 2u]);
         let counters = select(0u, row, PER_ROW == 1u) * (parameters.bins + 2u);
-        for (var j = 0u; j < 4u; j++) {
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
             let column = first_column + column_of(j, thread);
             if column >= parameters.end {
                 continue;

@@ -4,7 +4,7 @@
 //
 // `multiply`: target[row][i] (+)= Σ_j dS(row, j) · factor_j · other[j][i], where `factor_j · other[j]` is row j as
 // gradients see it. dS is `stride` words from line to line; with TURNED its columns are the rows of the target. One
-// workgroup of 16 × 16 threads makes 64 rows × 64 elements, 4 × 4 a thread. `target` has `dim` elements a row.
+// workgroup makes 64 rows × 64 elements. `target` has `dim` elements a row.
 //
 // `add_lines`: adds the gradients of lines to the rows they stand for. Lines of one row lie behind each other; the
 // first
@@ -33,70 +33,31 @@ struct ProductParameters {
 @group(0) @binding(5) var<storage, read_write> target_rows: array<f32>;
 
 const TILE: u32 = 64u;
-const DEPTH: u32 = 16u;
 
-var<workgroup> slope_tile: array<f32, 1024>;
-var<workgroup> row_tile: array<f32, 1024>;
+#include "info_nce_multiply.wgsl" where LANES = 0
+#include "info_nce_multiply_lanes.wgsl" where LANES = 8
+
 var<workgroup> sums: array<f32, 64>;
 
 @compute @workgroup_size(THREADS_X, THREADS_Y)
 fn multiply(@builtin(workgroup_id) number: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
-    var total: array<vec4<f32>, 4>;
-    var chain: array<vec4<f32>, 4>;
-    let id = thread.y * 16u + thread.x;
     let across_rows = (parameters.dim + TILE - 1u) / TILE;
     let group = number.x + parameters.first_group;
     let row_first = group / across_rows * TILE;
     let element_first = group % across_rows * TILE;
-    for (var first = 0u; first < parameters.inner; first += DEPTH) {
-        workgroupBarrier();
-        for (var i = 0u; i < 4u; i++) {
-            if (TURNED == 1u) {
-                // Neighbours read neighbouring columns of dS.
-                let k = id / 64u + 4u * i;
-                let row = id % 64u;
-                slope_tile[k * TILE + row] = slopes[(first + k) * parameters.stride + row_first + row];
-            } else {
-                let k = id % 16u;
-                let row = id / 16u + 16u * i;
-                slope_tile[k * TILE + row] = slopes[(row_first + row) * parameters.stride + first + k];
+    let tile = product_tile(row_first, element_first, thread);
+    for (var i = 0u; i < HELD_ROWS; i++) {
+        let row = row_first + row_of(i, thread);
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            let element = element_first + column_of(j, thread);
+            if (row < parameters.rows && element < parameters.dim) {
+                let at = row * parameters.dim + element;
+                var value = tile.rows[i][j];
+                if (parameters.accumulate == 1u) {
+                    value += target_rows[at];
+                }
+                target_rows[at] = value;
             }
-            let k = id / 64u + 4u * i;
-            let element = element_first + id % 64u;
-            var value = 0.0;
-            if (element < parameters.width && first + k < parameters.inner) {
-                let factor = row_factor(parameters.metric, other_rows[first + k]);
-                value = factor * other[(first + k) * parameters.width + element];
-            }
-            row_tile[k * TILE + id % 64u] = value;
-        }
-        workgroupBarrier();
-        for (var k = 0u; k < DEPTH; k++) {
-            let at = k * TILE + thread.y * 4u;
-            let across = k * TILE + thread.x * 4u;
-            let b = vec4<f32>(row_tile[across], row_tile[across + 1u], row_tile[across + 2u], row_tile[across + 3u]);
-            chain[0] += slope_tile[at] * b;
-            chain[1] += slope_tile[at + 1u] * b;
-            chain[2] += slope_tile[at + 2u] * b;
-            chain[3] += slope_tile[at + 3u] * b;
-        }
-        if (first % 64u == 48u || first + DEPTH >= parameters.inner) {
-            for (var r = 0u; r < 4u; r++) {
-                total[r] += chain[r];
-                chain[r] = vec4<f32>(0.0);
-            }
-        }
-    }
-    for (var n = 0u; n < 16u; n++) {
-        let row = row_first + thread.y * 4u + n / 4u;
-        let element = element_first + thread.x * 4u + n % 4u;
-        if (row < parameters.rows && element < parameters.dim) {
-            let at = row * parameters.dim + element;
-            var value = total[n / 4u][n % 4u];
-            if (parameters.accumulate == 1u) {
-                value += target_rows[at];
-            }
-            target_rows[at] = value;
         }
     }
 }

@@ -3,50 +3,52 @@
 // `forward` sums every anchor's negatives; `backward` turns scores into dS, the gradient with respect to the score
 // times the temperature, and adds up each column's softmax mass. Neither keeps scores.
 //
-// A block is `lines × block_columns` scores of prepared rows: `left` and `right` hold them scaled by powers of two,
-// `width` elements each, `left_rows` and `right_rows` their scales. One workgroup of 16 × 16 threads scores 64 × 64 of
-// them, 4 × 4 a thread; groups count the tiles of a line of tiles first. Lines serve the log-sums of `direction`; with
-// COLUMNS, columns serve those of k→q with the same scores.
+// A block is `lines × block_columns` scores of prepared rows: `queries` and `keys`, as the mainloop calls the two sides,
+// hold them scaled by powers of two, `width` elements each, `left_rows` and `right_rows` their scales. One workgroup
+// scores 64 × 64 of them; groups count the tiles of a line of tiles first. Lines serve the log-sums of `direction`;
+// with COLUMNS, columns serve those of k→q with the same scores.
 //
 // `out` of `forward`: SUM_WORDS words for each tile column and line, `[tile column][line]`; behind them, with COLUMNS,
 // for each tile row and column, `[tile row][column]`. `out` of `backward`: dS, line after line, `stride` apart; behind
 // it the masses, `[tile row][column]`.
 //
 // Constants: COLUMNS, GUARD (a bound on scores exists), HCL.
+// Threads: those of the mainloop.
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> left: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> right: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> queries: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> left_rows: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> right_rows: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> index: array<u32>;
 @group(0) @binding(6) var<storage, read> state: array<u32>;
 @group(0) @binding(7) var<storage, read_write> out: array<u32>;
 
-const TILE: u32 = 64u;
-const DEPTH: u32 = 16u;
-const MASKED: f32 = -3.4e38;
+const COMPENSATED = 0u;
 
-// Depth-major: element k of row r at k · TILE + r.
-var<workgroup> left_tile: array<f32, 1024>;
-var<workgroup> right_tile: array<f32, 1024>;
+#include "mainloop.wgsl" where LANES = 0
+#include "mainloop_lanes.wgsl" where LANES = 8
+
+const MASKED: f32 = -3.4e38;
+const HELD = HELD_ROWS * HELD_COLUMNS;
+
 var<workgroup> gathered: array<f32, 1088>;
 var<workgroup> references: array<f32, 64>;
 var<workgroup> struck_first: array<u32, 64>;
 var<workgroup> struck_end: array<u32, 64>;
 
-// The scores of a thread: line `4·y + n / 4` and column `4·x + n % 4` of the tile.
-var<private> scores: array<f32, 16>;
+// The scores of a thread: the n-th is row n / HELD_COLUMNS and column n % HELD_COLUMNS of those that it holds.
+var<private> scores: array<f32, HELD>;
 // Which of them are negatives of their line, and of their column.
 var<private> of_line: u32;
 var<private> of_column: u32;
 
 fn line_of(n: u32, thread: vec3<u32>) -> u32 {
-    return thread.y * 4u + n / 4u;
+    return row_of(n / HELD_COLUMNS, thread);
 }
 
-fn column_of(n: u32, thread: vec3<u32>) -> u32 {
-    return thread.x * 4u + n % 4u;
+fn place_across(n: u32, thread: vec3<u32>) -> u32 {
+    return column_of(n % HELD_COLUMNS, thread);
 }
 
 // Column and row of a tile of the block.
@@ -55,47 +57,17 @@ fn tile_of(number: u32) -> vec2<u32> {
     return vec2<u32>(number % tile_columns, number / tile_columns);
 }
 
-// The mainloop. Chains of 64 products are added to the total, which keeps rounding small.
+// Rows behind the last are read as the last; nobody looks at their scores.
 fn score_tile(group: vec2<u32>, thread: vec3<u32>) {
-    var total: array<vec4<f32>, 4>;
-    var chain: array<vec4<f32>, 4>;
-    let id = thread.y * 16u + thread.x;
-    let row = id / 4u;
-    let quarter = id % 4u;
-    let words = parameters.width / 4u;
-    // Rows behind the last are read as the last; nobody looks at their scores.
-    let left_at = min(group.y * TILE + row, parameters.lines - 1u) * words + quarter;
-    let right_at = min(group.x * TILE + row, parameters.block_columns - 1u) * words + quarter;
-    for (var first = 0u; first < parameters.width; first += DEPTH) {
-        let x = left[left_at + first / 4u];
-        let y = right[right_at + first / 4u];
-        workgroupBarrier();
-        for (var i = 0u; i < 4u; i++) {
-            left_tile[(quarter * 4u + i) * TILE + row] = x[i];
-            right_tile[(quarter * 4u + i) * TILE + row] = y[i];
+    let line = group.y * TILE;
+    let column = group.x * TILE;
+    let tile = mainloop(line, column, parameters.lines, parameters.block_columns, parameters.width / 4u, thread);
+    for (var i = 0u; i < HELD_ROWS; i++) {
+        let x = left_rows[min(line + row_of(i, thread), parameters.lines - 1u)];
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            let y = right_rows[min(column + column_of(j, thread), parameters.block_columns - 1u)];
+            scores[i * HELD_COLUMNS + j] = finish_score(parameters.metric, tile.rows[i][j], x, y);
         }
-        workgroupBarrier();
-        for (var k = 0u; k < DEPTH; k++) {
-            let at = k * TILE + thread.y * 4u;
-            let across = k * TILE + thread.x * 4u;
-            let b = vec4<f32>(
-                right_tile[across], right_tile[across + 1u], right_tile[across + 2u], right_tile[across + 3u]);
-            chain[0] += left_tile[at] * b;
-            chain[1] += left_tile[at + 1u] * b;
-            chain[2] += left_tile[at + 2u] * b;
-            chain[3] += left_tile[at + 3u] * b;
-        }
-        if (first % 64u == 48u || first + DEPTH >= parameters.width) {
-            for (var r = 0u; r < 4u; r++) {
-                total[r] += chain[r];
-                chain[r] = vec4<f32>(0.0);
-            }
-        }
-    }
-    for (var n = 0u; n < 16u; n++) {
-        let x = left_rows[min(group.y * TILE + line_of(n, thread), parameters.lines - 1u)];
-        let y = right_rows[min(group.x * TILE + column_of(n, thread), parameters.block_columns - 1u)];
-        scores[n] = finish_score(parameters.metric, total[n / 4u][n % 4u], x, y);
     }
 }
 
@@ -106,8 +78,8 @@ fn canonical_score(line: u32, column: u32) -> f32 {
     var sums: array<vec4<f32>, 4>;
     for (var at = 0u; at < words; at += 4u) {
         for (var lane = 0u; lane < 4u; lane++) {
-            let x = left[line * words + at + lane];
-            let y = right[column * words + at + lane];
+            let x = queries[line * words + at + lane];
+            let y = keys[column * words + at + lane];
             if (parameters.split == 1u) {
                 let first = select(x, y, swapped);
                 let second = select(y, x, swapped);
@@ -328,10 +300,10 @@ fn mask_tile(group: vec2<u32>, thread: vec3<u32>) {
     find_struck(group, thread);
     of_line = 0u;
     of_column = 0u;
-    for (var n = 0u; n < 16u; n++) {
+    for (var n = 0u; n < HELD; n++) {
         let tile_line = line_of(n, thread);
         let line = group.y * TILE + tile_line;
-        let column = group.x * TILE + column_of(n, thread);
+        let column = group.x * TILE + place_across(n, thread);
         if (is_negative_of_line(tile_line, line, column, anchor_of_line(line), scores[n])) {
             of_line |= 1u << n;
         }
@@ -347,18 +319,31 @@ fn logit_slope(direction: u32) -> f32 {
     return parameters.inverse_temperature + select(0.0, parameters.alpha, direction == QK);
 }
 
-// Joins four values of each of 16 threads, the first `lane` of sixteen partners, `owner` the row of partners. Thread
-// `i` below 64 gets the value of line (or column) `i`.
-fn join(values: vec4<f32>, owner: u32, lane: u32, id: u32, largest: bool) -> f32 {
+// One value for each line that a thread holds, or for each column.
+alias Held = array<f32, HELD_ROWS>;
+
+fn held(value: f32) -> Held {
+    var all: Held;
+    for (var i = 0u; i < HELD_ROWS; i++) {
+        all[i] = value;
+    }
+    return all;
+}
+
+// Joins what threads hold for the same line, or with `turned` for the same column. Thread `i` below 64 gets the value of
+// line (or column) `i`.
+fn join(values: Held, turned: bool, thread: vec3<u32>, largest: bool) -> f32 {
     workgroupBarrier();
-    for (var i = 0u; i < 4u; i++) {
-        gathered[(owner * 4u + i) * 17u + lane] = values[i];
+    for (var i = 0u; i < select(HELD_ROWS, HELD_COLUMNS, turned); i++) {
+        let owner = select(row_of(i, thread), column_of(i, thread), turned);
+        gathered[owner * 17u + select(thread.x, thread.y, turned)] = values[i];
     }
     workgroupBarrier();
+    let id = thread.y * 16u + thread.x;
     var joined = 0.0;
     if (id < TILE) {
         joined = gathered[id * 17u];
-        for (var i = 1u; i < 16u; i++) {
+        for (var i = 1u; i < select(THREADS_X, THREADS_Y, turned); i++) {
             let value = gathered[id * 17u + i];
             joined = select(joined + value, max(joined, value), largest);
         }
@@ -369,20 +354,20 @@ fn join(values: vec4<f32>, owner: u32, lane: u32, id: u32, largest: bool) -> f32
 // Sums the negatives of each line, or with `turned` of each column, into `out` from word `base` on.
 fn sum_tile(turned: bool, thread: vec3<u32>, direction: u32, base: u32, count: u32) {
     let id = thread.y * 16u + thread.x;
-    let owner = select(thread.y, thread.x, turned);
-    let lane = select(thread.x, thread.y, turned);
+    let owned = select(HELD_ROWS, HELD_COLUMNS, turned);
+    let others = select(HELD_COLUMNS, HELD_ROWS, turned);
     let mask = select(of_line, of_column, turned);
     let slope = logit_slope(direction);
     // The sign that makes the largest logit the largest value.
     let sign = select(1.0, -1.0, slope < 0.0);
 
-    var number = vec4<f32>(0.0);
-    var top = vec4<f32>(MASKED);
-    var largest = vec4<f32>(MASKED);
-    var total = vec4<f32>(0.0);
-    for (var i = 0u; i < 4u; i++) {
-        for (var k = 0u; k < 4u; k++) {
-            let n = select(i * 4u + k, k * 4u + i, turned);
+    var number = held(0.0);
+    var top = held(MASKED);
+    var largest = held(MASKED);
+    var total = held(0.0);
+    for (var i = 0u; i < owned; i++) {
+        for (var k = 0u; k < others; k++) {
+            let n = select(i * HELD_COLUMNS + k, k * HELD_COLUMNS + i, turned);
             if (((mask >> n) & 1u) != 0u) {
                 number[i] += 1.0;
                 top[i] = max(top[i], sign * scores[n]);
@@ -393,13 +378,13 @@ fn sum_tile(turned: bool, thread: vec3<u32>, direction: u32, base: u32, count: u
     }
     let at = base + id * SUM_WORDS;
     let writes = id < count;
-    let joined_top = join(top, owner, lane, id, true);
+    let joined_top = join(top, turned, thread, true);
     if (id < TILE) {
         references[id] = sign * joined_top;
     }
-    let joined_number = join(number, owner, lane, id, false);
-    let joined_largest = join(largest, owner, lane, id, true);
-    let joined_total = join(total, owner, lane, id, false);
+    let joined_number = join(number, turned, thread, false);
+    let joined_largest = join(largest, turned, thread, true);
+    let joined_total = join(total, turned, thread, false);
     if (writes) {
         out[at] = as_word(joined_number);
         out[at + 1u] = as_word(sign * joined_top);
@@ -407,16 +392,16 @@ fn sum_tile(turned: bool, thread: vec3<u32>, direction: u32, base: u32, count: u
         out[at + 3u] = as_word(joined_total);
     }
 
-    var plain = vec4<f32>(0.0);
-    var plain_below = vec4<f32>(0.0);
-    var upper = vec4<f32>(0.0);
-    var upper_below = vec4<f32>(0.0);
-    var lower = vec4<f32>(0.0);
-    var lower_below = vec4<f32>(0.0);
-    for (var i = 0u; i < 4u; i++) {
-        let reference = references[owner * 4u + i];
-        for (var k = 0u; k < 4u; k++) {
-            let n = select(i * 4u + k, k * 4u + i, turned);
+    var plain = held(0.0);
+    var plain_below = held(0.0);
+    var upper = held(0.0);
+    var upper_below = held(0.0);
+    var lower = held(0.0);
+    var lower_below = held(0.0);
+    for (var i = 0u; i < owned; i++) {
+        let reference = references[select(row_of(i, thread), column_of(i, thread), turned)];
+        for (var k = 0u; k < others; k++) {
+            let n = select(i * HELD_COLUMNS + k, k * HELD_COLUMNS + i, turned);
             if (((mask >> n) & 1u) != 0u) {
                 let below = scores[n] - reference;
                 let x = slope * below;
@@ -434,17 +419,17 @@ fn sum_tile(turned: bool, thread: vec3<u32>, direction: u32, base: u32, count: u
             }
         }
     }
-    let joined_plain = join(plain, owner, lane, id, false);
-    let joined_plain_below = join(plain_below, owner, lane, id, false);
+    let joined_plain = join(plain, turned, thread, false);
+    let joined_plain_below = join(plain_below, turned, thread, false);
     if (writes) {
         out[at + 4u] = as_word(joined_plain);
         out[at + 5u] = as_word(joined_plain_below);
     }
     if (HCL == 1u && !turned && direction == QK) {
-        let joined_upper = join(upper, owner, lane, id, false);
-        let joined_upper_below = join(upper_below, owner, lane, id, false);
-        let joined_lower = join(lower, owner, lane, id, false);
-        let joined_lower_below = join(lower_below, owner, lane, id, false);
+        let joined_upper = join(upper, turned, thread, false);
+        let joined_upper_below = join(upper_below, turned, thread, false);
+        let joined_lower = join(lower, turned, thread, false);
+        let joined_lower_below = join(lower_below, turned, thread, false);
         if (writes) {
             out[at + 6u] = as_word(joined_upper);
             out[at + 7u] = as_word(joined_upper_below);
@@ -504,15 +489,15 @@ fn backward(@builtin(workgroup_id) number: vec3<u32>, @builtin(local_invocation_
     score_tile(group, thread);
     mask_tile(group, thread);
     let id = thread.y * 16u + thread.x;
-    var masses = vec4<f32>(0.0);
-    for (var n = 0u; n < 16u; n++) {
+    var masses = held(0.0);
+    for (var n = 0u; n < HELD; n++) {
         let line = group.y * TILE + line_of(n, thread);
-        let column = group.x * TILE + column_of(n, thread);
+        let column = group.x * TILE + place_across(n, thread);
         var slope = 0.0;
         if (((of_line >> n) & 1u) != 0u) {
             let at = family(parameters.direction) + (parameters.line_first + line) * FAMILY_WORDS;
             let mass = mass_of(at, parameters.direction, scores[n]);
-            masses[n % 4u] += mass;
+            masses[n % HELD_COLUMNS] += mass;
             slope = slope_of(at, mass);
         }
         if (COLUMNS == 1u) {
@@ -525,7 +510,7 @@ fn backward(@builtin(workgroup_id) number: vec3<u32>, @builtin(local_invocation_
         out[line * parameters.stride + column] = as_word(slope);
     }
     if (scores_keys()) {
-        let mass = join(masses, thread.x, thread.y, id, false);
+        let mass = join(masses, true, thread, false);
         if (id < TILE) {
             let behind = ((parameters.lines + TILE - 1u) / TILE * TILE) * parameters.stride;
             out[behind + group.y * parameters.stride + group.x * TILE + id] = as_word(mass);

@@ -1,5 +1,5 @@
 // The mainloop: a tile of dot products of scaled rows, 64 queries × 64 keys, held in registers. The twin of
-// mainloop.cuh.
+// mainloop.cuh; mainloop_lanes.wgsl is the same for software devices.
 //
 // Maths: each dot product is summed in chains of CHAIN multiply-adds, in the order of the elements; the chains are
 // added in f32, or where COMPENSATED is 1 with what each addition loses.
@@ -12,6 +12,8 @@
 const TILE = 64u;
 const STAGE = 4u;
 const PITCH = 5u;
+const HELD_ROWS = 4u;
+const HELD_COLUMNS = 4u;
 
 var<workgroup> query_stage: array<vec4<f32>, 320>;
 var<workgroup> key_stage: array<vec4<f32>, 320>;

@@ -100,6 +100,7 @@ impl Card {
             shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             workgroup_threads: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
             subgroup: attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
+            lanes: 0,
             f16: true,
             matrix_unit: matrix_unit(major * 10 + minor, std::env::var(UNIT_VARIABLE).ok().as_deref())?,
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,

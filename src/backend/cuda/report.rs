@@ -42,6 +42,7 @@ fn offers(matrix_unit: u32) -> Offers {
         shared_bytes: if matrix_unit == 90 { 227 << 10 } else { 99 << 10 },
         workgroup_threads: 1024,
         subgroup: 32,
+        lanes: 0,
         f16: true,
         matrix_unit,
         processors: 108,

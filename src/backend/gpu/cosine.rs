@@ -1,9 +1,9 @@
 //! `cosine`: the one operation that writes the score matrix.
 //!
 //! The mainloop sums scaled rows in chains of 8 elements and adds the chains without loss. With u = 2⁻²⁴, a chain
-//! rounds by at most 8u of what it has of `|x| |y|`, and all chains together have no more than all of it
-//! (Cauchy–Schwarz): 8u. The sum rounds to f32 once (u), each accurate inverse norm is within 2.5u, and multiplying with
-//! the two costs 2u: 16u or 9.6e-7 together, whatever the rows and the dim.
+//! rounds by at most 8u of what it has of `|x| |y|` (sixteen products that are added in a tree by 5u), and all chains
+//! together have no more than all of it (Cauchy–Schwarz): 8u. The sum rounds to f32 once (u), each accurate inverse norm
+//! is within 2.5u, and multiplying with the two costs 2u: 16u or 9.6e-7 together, whatever the rows and the dim.
 
 use super::pairs::metric_code;
 use super::rows::{Chunk, Side, rows_within};

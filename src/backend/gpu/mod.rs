@@ -154,6 +154,9 @@ pub(crate) struct Offers {
     pub(crate) workgroup_threads: u32,
     /// Threads that run together and can exchange registers; 0 where they cannot.
     pub(crate) subgroup: u32,
+    /// Lanes of a subgroup where it is a vector register of the processor, and workgroup memory is memory like any other;
+    /// 0 on GPUs.
+    pub(crate) lanes: u32,
     /// Whether kernels can compute in f16.
     pub(crate) f16: bool,
     /// The matrix unit: 0 where there is none, else CUDA's compute capability times ten, 80 or 90.

@@ -7,7 +7,7 @@
 //! (`Σ |xᵢ yᵢ| ≤ |x| |y|`) bounds how far a score can lie from the canonical one:
 //!
 //! * the scan: `γ(64 + dim/64)`, whether products are fused with the sums or not, since the first sum of a chain is
-//!   exact; its last two multiplications: `2u`; the key's factor, where it is not the inverse norm itself: `2u`;
+//!   exact (64 products that are added in a tree round less often); its last two multiplications: `2u`; the key's factor, where it is not the inverse norm itself: `2u`;
 //! * the canonical dot, sixteen chains of exact products and four additions: `γ(p·dim/16 + 4)`, with `p` = 4 products
 //!   per element where a row is f32, else 1; its last two multiplications: `2u`;
 //! * parts of the canonical score that count as zero: below `u`.

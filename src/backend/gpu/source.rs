@@ -43,12 +43,15 @@ const SHADERS: &[(&str, &str)] = files!(
     "draws.wgsl",
     "histogram.wgsl",
     "info_nce_common.wgsl",
+    "info_nce_multiply.wgsl",
+    "info_nce_multiply_lanes.wgsl",
     "info_nce_pairs.wgsl",
     "info_nce_product.wgsl",
     "info_nce_reduce.wgsl",
     "info_nce_rows.wgsl",
     "info_nce_tile.wgsl",
     "mainloop.wgsl",
+    "mainloop_lanes.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
     "rescore.wgsl",
@@ -114,7 +117,22 @@ impl Kernel {
         self.constants.iter().find(|(constant, _)| *constant == name).map(|(_, value)| *value)
     }
 
+    /// The same kernel for a device whose subgroups are vector registers of `lanes` numbers: where its file has a mainloop
+    /// for them, half the threads and the constant `LANES`.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn for_lanes(&self, lanes: u32) -> Kernel {
+        let mark = format!(" where LANES = {lanes}");
+        let mut kernel = self.clone();
+        if lanes > 0 && self.threads == [16, 16] && file(Language::Wgsl, &format!("{}.wgsl", self.file)).contains(&mark)
+        {
+            kernel.threads = [16, 8];
+            kernel.constants.push(("LANES", lanes));
+        }
+        kernel
+    }
+
     /// The whole text that is compiled: constants, then the file with each `#include "name"` replaced by that file, once.
+    /// `#include "name" where CONSTANT = 3` counts where the constant has that value; one that is not there is 0.
     pub(crate) fn text(&self, language: Language) -> String {
         let mut text = String::new();
         let threads = [("THREADS_X", self.threads[0]), ("THREADS_Y", self.threads[1])];
@@ -126,33 +144,68 @@ impl Kernel {
             line.expect("a string takes all text");
         }
         let name = format!("{}.{}", self.file, language.extension());
-        expand(language, &name, &mut Vec::new(), &mut text);
+        self.expand(language, &name, &mut Vec::new(), &mut text);
         text
     }
-}
 
-/// Appends a file of this crate's, and the files it includes where they are not there yet.
-fn expand(language: Language, name: &str, seen: &mut Vec<String>, text: &mut String) {
-    if seen.iter().any(|seen| seen == name) {
-        return;
-    }
-    seen.push(name.to_owned());
-    let source = language.files().iter().find(|(file, _)| *file == name);
-    let (_, source) = source.unwrap_or_else(|| panic!("no file `{name}` in the table of sources"));
-    for line in source.lines() {
-        match line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"')) {
-            Some(included) => expand(language, included, seen, text),
-            None => {
-                text.push_str(line);
-                text.push('\n');
+    /// Appends a file of this crate's, and the files it includes where they are not there yet.
+    fn expand(&self, language: Language, name: &str, seen: &mut Vec<String>, text: &mut String) {
+        if seen.iter().any(|seen| seen == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        for line in file(language, name).lines() {
+            match included(line) {
+                Some((_, Some((constant, value)))) if self.constant(constant).unwrap_or(0) != value => {}
+                Some((included, _)) => self.expand(language, included, seen, text),
+                None => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
             }
         }
     }
 }
 
+/// The text of a file of this crate's.
+fn file(language: Language, name: &str) -> &'static str {
+    let source = language.files().iter().find(|(file, _)| *file == name);
+    source.unwrap_or_else(|| panic!("no file `{name}` in the table of sources")).1
+}
+
+/// The file that a line includes, and the constant and value that it asks for.
+fn included(line: &str) -> Option<(&str, Option<(&str, u32)>)> {
+    let (name, condition) = line.trim().strip_prefix("#include \"")?.split_once('"')?;
+    let condition = condition.strip_prefix(" where ").and_then(|condition| condition.split_once(" = "));
+    Some((name, condition.and_then(|(constant, value)| Some((constant, value.parse().ok()?)))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_include_may_ask_for_a_constant() {
+        assert_eq!(included("  #include \"score.wgsl\""), Some(("score.wgsl", None)));
+        assert_eq!(included("#include \"a.wgsl\" where LANES = 8"), Some(("a.wgsl", Some(("LANES", 8)))));
+        assert_eq!(included("const A = 1u; // #include"), None);
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn a_kernel_for_lanes_takes_the_other_mainloop() {
+        let threads = [16, 16];
+        let kernel = Kernel { file: "cosine", entry: "cosine", constants: vec![("COMPENSATED", 1)], threads };
+        let lanes = kernel.for_lanes(8);
+        assert_eq!((lanes.threads, lanes.constant("LANES")), ([16, 8], Some(8)));
+        let (text, other) = (kernel.text(Language::Wgsl), lanes.text(Language::Wgsl));
+        assert!(text.contains("query_stage") && !text.contains("subgroupBroadcast"));
+        assert!(other.contains("subgroupBroadcast") && !other.contains("query_stage"));
+        // No mainloop for sixteen lanes, and none at all in other kernels.
+        assert_eq!(kernel.for_lanes(16), kernel);
+        let pairs = Kernel { file: "info_nce_pairs", ..kernel };
+        assert_eq!(pairs.for_lanes(8), pairs);
+    }
 
     #[test]
     fn every_file_of_the_directories_is_in_the_table() {

@@ -15,9 +15,9 @@ const INSTALL: &str = "install your GPU's Vulkan driver (Metal and Direct3D 12 c
 const BINDINGS: u32 = 8;
 
 /// Opens the adapter of a number, in the order of preference: discrete GPUs, integrated ones, virtual ones, software.
-pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Instance, wgpu::Device, wgpu::Queue)> {
     let absent = |reason: String| Error::NoDevice { device: name.to_owned(), reason };
-    let adapters = adapters();
+    let (instance, adapters) = adapters();
     let found = adapters.len();
     let wanted = std::env::var(ADAPTER_NAME);
     let Some(adapter) = adapters.into_iter().nth(index) else {
@@ -39,11 +39,11 @@ pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Device, wgpu::Queu
     let opened = pollster::block_on(adapter.request_device(&descriptor));
     let (device, queue) = opened.map_err(|error| absent(format!("{}: {error}", describe(&adapter.get_info()))))?;
     check(&device).map_err(absent)?;
-    Ok((device, queue))
+    Ok((instance, device, queue))
 }
 
-/// The adapters that can be opened, the preferred first.
-fn adapters() -> Vec<Adapter> {
+/// The adapters that can be opened, the preferred first, and what they are opened through.
+fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
     let descriptor = wgpu::InstanceDescriptor {
         flags: wgpu::InstanceFlags::empty().with_env(),
         ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
@@ -55,7 +55,7 @@ fn adapters() -> Vec<Adapter> {
         adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
     }
     adapters.sort_by_key(|adapter| preference(adapter.get_info().device_type));
-    adapters
+    (instance, adapters)
 }
 
 fn preference(kind: DeviceType) -> u8 {
@@ -110,10 +110,17 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
             true => info.subgroup_min_size,
             false => 0,
         },
+        lanes: lanes(&features, &info),
         f16: features.contains(Features::SHADER_F16),
         matrix_unit: 0,
         processors: 1,
     }
+}
+
+/// Lanes of a software adapter's subgroups, where they always run together.
+fn lanes(features: &Features, info: &AdapterInfo) -> u32 {
+    let software = info.device_type == DeviceType::Cpu && features.contains(Features::SUBGROUP);
+    if software && info.subgroup_min_size == info.subgroup_max_size { info.subgroup_min_size } else { 0 }
 }
 
 /// An adapter in words.

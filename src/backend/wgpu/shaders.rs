@@ -23,6 +23,7 @@ const LEAST: Offers = Offers {
     workgroup_bytes: 16 << 10,
     workgroup_threads: 256,
     subgroup: 0,
+    lanes: 0,
     f16: false,
     matrix_unit: 0,
     processors: 1,
@@ -43,6 +44,7 @@ fn devices() -> Vec<Offers> {
         LEAST,
         more(0, true, 32 << 10),
         more(8, true, 32 << 10),
+        Offers { lanes: 8, ..more(8, true, 32 << 10) },
         more(32, false, 48 << 10),
         more(32, true, 32 << 10),
         more(64, true, 64 << 10),
@@ -59,7 +61,7 @@ fn variants() -> Vec<(Offers, Kernel)> {
             constants: vec![("ADDED", 1)],
             threads: [threads, 1],
         });
-        for kernel in kernels(&offers).into_iter().chain(own) {
+        for kernel in kernels(&offers).into_iter().chain(own).map(|kernel| kernel.for_lanes(offers.lanes)) {
             if !found.iter().any(|(_, other)| *other == kernel) {
                 found.push((offers.clone(), kernel));
             }
