@@ -11,7 +11,7 @@
 // near a limit to be counted, four counters a query (below lo, above hi, margin, ratio), then the pairs' rows and
 // columns. Else as scan.wgsl says.
 // Constants: COMPENSATED = 0, LISTS, DRAW (0 none, 1 uniform, 2 softmax), COUNT.
-// Threads: 16 × 16 a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
+// Threads: those of the mainloop, a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
 #include "score.wgsl"
 
 struct Parameters {
@@ -43,7 +43,8 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> pool: array<u32>;
 @group(0) @binding(8) var<storage, read_write> unsure: array<atomic<u32>>;
 
-#include "mainloop.wgsl"
+#include "mainloop.wgsl" where LANES = 0
+#include "mainloop_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
 #include "draws.wgsl"
 
@@ -55,8 +56,8 @@ fn number_of(column: u32) -> vec2<u32> {
     return vec2<u32>(low, parameters.key_high + select(0u, 1u, low < column));
 }
 
-/// Counts a score for the rule that rejects it, or notes that the canonical score must decide.
-fn count(row: u32, column: u32, score: f32, error: f32, limits: vec4<f32>) {
+/// One for the rule that rejects a score; or notes that the canonical score must decide.
+fn rejecting(row: u32, column: u32, score: f32, error: f32, limits: vec4<f32>) -> vec4<u32> {
     if any(abs(vec4<f32>(score) - limits) <= vec4<f32>(error)) {
         let at = atomicAdd(&unsure[0], 1u);
         if at < parameters.unsure_capacity {
@@ -64,21 +65,13 @@ fn count(row: u32, column: u32, score: f32, error: f32, limits: vec4<f32>) {
             atomicStore(&unsure[to], row);
             atomicStore(&unsure[to + 1u], column);
         }
-        return;
+        return vec4<u32>(0u);
     }
-    var rule = 4u;
-    if score < limits.x {
-        rule = 0u;
-    } else if score > limits.y {
-        rule = 1u;
-    } else if score > limits.z {
-        rule = 2u;
-    } else if score > limits.w {
-        rule = 3u;
-    }
-    if rule < 4u {
-        atomicAdd(&unsure[1u + 4u * row + rule], 1u);
-    }
+    let below = score < limits.x;
+    let above = score > limits.y;
+    let margin = !above && score > limits.z;
+    let ratio = !above && !margin && score > limits.w;
+    return select(vec4<u32>(0u), vec4<u32>(1u), vec4<bool>(below, above && !below, margin && !below, ratio && !below));
 }
 
 @compute @workgroup_size(THREADS_X, THREADS_Y)
@@ -88,7 +81,7 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
     find_lists(first_row, parameters.base + first_column, thread);
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
 
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
         if row >= parameters.rows {
             continue;
@@ -114,7 +107,8 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
         if worst_draw != 0u {
             least_draw = i32(worst_draw ^ 0x80000000u) - i32(units.w);
         }
-        for (var j = 0u; j < 4u; j++) {
+        var rejected = vec4<u32>(0u);
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
             let column = first_column + column_of(j, thread);
             if column >= parameters.end {
                 continue;
@@ -132,7 +126,7 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
                 continue;
             }
             if COUNT == 1u {
-                count(row, column, score, error, limits);
+                rejected += rejecting(row, column, score, error, limits);
             }
             var passes = inside && score >= needed;
             if DRAW != 0u && inside && !passes && worst_draw != NO_KEY {
@@ -144,6 +138,13 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
                 let at = atomicAdd(&state[4u * row + 2u], 1u);
                 if at < parameters.capacity {
                     pool[row * parameters.capacity * POOL_WORDS + at] = parameters.base + column;
+                }
+            }
+        }
+        if COUNT == 1u {
+            for (var rule = 0u; rule < 4u; rule++) {
+                if rejected[rule] > 0u {
+                    atomicAdd(&unsure[1u + 4u * row + rule], rejected[rule]);
                 }
             }
         }

@@ -392,12 +392,14 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         Ok(())
     }
 
-    /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools.
+    /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools. Where
+    /// a scan is quick, what passes costs more than the scan: shorter steps let less pass.
     fn next_step(&self, seen: usize, room: usize, all: usize) -> usize {
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
-        // A scan by the matrix unit is quick, but for what passes: shorter steps let less pass.
-        let likely = if self.unit.is_some() { likely.min(seen.saturating_mul(8)) } else { likely };
-        likely.max(room).next_multiple_of(TILE)
+        let lanes = self.queue.offers().lanes > 0;
+        let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
+        let least = if lanes { room.min(4 * all) } else { room };
+        likely.max(least).max(1).next_multiple_of(TILE)
     }
 
     /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
