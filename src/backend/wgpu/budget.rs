@@ -62,12 +62,24 @@ impl Cost {
     }
 }
 
+/// Durations are counted by the millisecond up to this many.
+const MILLISECONDS: usize = 256;
+
 /// The durations of all launches of a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Durations {
     pub(crate) launches: u64,
     pub(crate) longest_nanoseconds: f64,
     pub(crate) total_nanoseconds: f64,
+    /// How many launches took less than 1 ms, less than 2 ms and so on; the last counts all that took longer.
+    by_millisecond: [u64; MILLISECONDS],
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        let by_millisecond = [0; MILLISECONDS];
+        Durations { launches: 0, longest_nanoseconds: 0.0, total_nanoseconds: 0.0, by_millisecond }
+    }
 }
 
 impl Durations {
@@ -75,6 +87,19 @@ impl Durations {
         self.launches += 1;
         self.longest_nanoseconds = self.longest_nanoseconds.max(nanoseconds);
         self.total_nanoseconds += nanoseconds;
+        self.by_millisecond[((nanoseconds / 1e6) as usize).min(MILLISECONDS - 1)] += 1;
+    }
+
+    /// Milliseconds that a share of the launches, for example 0.99, stayed below.
+    #[cfg(test)]
+    pub(crate) fn milliseconds_of(&self, share: f64) -> usize {
+        let wanted = (share * self.launches as f64).ceil() as u64;
+        let mut seen = 0;
+        let slot = self.by_millisecond.iter().position(|launches| {
+            seen += launches;
+            seen >= wanted
+        });
+        slot.map_or(usize::MAX, |slot| slot + 1)
     }
 }
 
@@ -105,6 +130,16 @@ mod tests {
         assert_eq!(cost.allowance().groups, 50);
         cost.learn(10, 10.0 * 1e4);
         assert_eq!(cost.allowance().groups, 5000);
+    }
+
+    #[test]
+    fn a_share_of_the_launches_stays_below() {
+        let mut durations = Durations::default();
+        (0..98).for_each(|_| durations.add(0.5e6));
+        durations.add(7.2e6);
+        durations.add(9e9);
+        assert_eq!([0.5, 0.98, 0.99, 1.0].map(|share| durations.milliseconds_of(share)), [1, 1, 8, MILLISECONDS]);
+        assert_eq!((durations.launches, durations.longest_nanoseconds), (100, 9e9));
     }
 
     #[test]

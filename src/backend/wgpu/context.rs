@@ -19,8 +19,8 @@ pub(crate) struct Context {
     pub(crate) offers: Offers,
     /// The name in errors.
     pub(crate) name: String,
-    /// Whether the device is somebody else's, who may have a callback for its loss.
-    foreign: bool,
+    /// What the device was opened through. Nothing where it is somebody else's, who may have a callback for its loss.
+    instance: Option<wgpu::Instance>,
     /// Why the device is lost, once it is.
     lost: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
@@ -33,9 +33,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue, offers: Offers, name: String, foreign: bool) -> Self {
+    /// `instance` is what the device was opened through, where nobody else uses either.
+    pub(crate) fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        offers: Offers,
+        name: String,
+        instance: Option<wgpu::Instance>,
+    ) -> Self {
         let lost = Arc::new(OnceLock::new());
-        if !foreign {
+        if instance.is_some() {
             let seen = lost.clone();
             device.set_device_lost_callback(move |reason, message| {
                 let reason = match reason {
@@ -52,7 +59,7 @@ impl Context {
             queue,
             offers,
             name,
-            foreign,
+            instance,
             lost,
             pipelines: Mutex::default(),
             idle: Mutex::default(),
@@ -113,7 +120,12 @@ impl Context {
     /// Polls, so that callbacks run.
     fn wait_for(&self, poll: wgpu::PollType) -> Result<()> {
         self.check()?;
-        // wgpu panics where the driver reports the loss while it is polled.
+        if let Some(instance) = &self.instance {
+            // Where the driver reports the loss, this leaves it to the callback. It waits for all that is submitted.
+            instance.poll_all(matches!(poll, wgpu::PollType::Wait { .. }));
+            return self.check();
+        }
+        // Where the driver reports the loss, this panics.
         match catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))) {
             Ok(Ok(_)) => self.check(),
             Ok(Err(error)) => Err(self.lose(error.to_string())),
@@ -125,7 +137,7 @@ impl Context {
     /// somebody else's, from whether it still makes buffers.
     pub(crate) fn check_alive(&self) -> Result<()> {
         self.wait_for(wgpu::PollType::Poll)?;
-        if !self.foreign {
+        if self.instance.is_some() {
             return Ok(());
         }
         let scope = self.device.push_error_scope(ErrorFilter::OutOfMemory);
@@ -192,6 +204,12 @@ impl Context {
     /// Takes note of how long a launch took.
     pub(crate) fn took(&self, nanoseconds: f64) {
         self.durations.lock().unwrap_or_else(PoisonError::into_inner).add(nanoseconds);
+    }
+
+    /// Forgets how long they took.
+    #[cfg(test)]
+    pub(crate) fn forget_durations(&self) {
+        *self.durations.lock().unwrap_or_else(PoisonError::into_inner) = Durations::default();
     }
 
     /// How long the launches of this device took.

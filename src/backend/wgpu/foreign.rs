@@ -22,7 +22,7 @@ impl Wgpu {
         let absent = |reason| Error::NoDevice { device: "wgpu".to_owned(), reason };
         adapter::check(device).map_err(absent)?;
         let offers = adapter::offers(device);
-        Wgpu::new(Context::new(device.clone(), queue.clone(), offers, "wgpu".to_owned(), true), limits)
+        Wgpu::new(Context::new(device.clone(), queue.clone(), offers, "wgpu".to_owned(), None), limits)
     }
 
     pub(crate) fn handles(&self) -> (&wgpu::Device, &wgpu::Queue) {

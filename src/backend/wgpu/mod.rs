@@ -34,9 +34,9 @@ pub(crate) struct Wgpu {
 impl Wgpu {
     /// Opens the adapter of a number; `name` is what was asked for.
     pub(crate) fn open(name: &str, index: usize, limits: Limits) -> Result<Self> {
-        let (device, queue) = adapter::open(name, index)?;
+        let (instance, device, queue) = adapter::open(name, index)?;
         let offers = adapter::offers(&device);
-        Wgpu::new(Context::new(device, queue, offers, name.to_owned(), false), limits)
+        Wgpu::new(Context::new(device, queue, offers, name.to_owned(), Some(instance)), limits)
     }
 
     fn new(context: Context, limits: Limits) -> Result<Self> {

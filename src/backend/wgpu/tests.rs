@@ -129,6 +129,30 @@ fn long_launches_are_cut() {
 }
 
 #[test]
+fn launches_of_operations_stay_short() {
+    let Some(wgpu) = open() else { return };
+    let rows = |rows: usize, step: usize| {
+        let elements = (0..rows * 64).map(|place| ((place * step % 1009) as f32 - 504.0) / 101.0).collect();
+        crate::Matrix::from_vec(elements, rows, 64).unwrap()
+    };
+    let (queries, keys) = (rows(512, 37), rows(8192, 41));
+    let pair = Pair { queries: &queries, keys: &keys };
+    for round in 0..4 {
+        if round == 1 {
+            // A driver may compile a kernel when it is first launched.
+            wgpu.calls.context.forget_durations();
+        }
+        let found = wgpu.top_k(&TopK::new(16), pair).unwrap();
+        assert!(found.counts.iter().all(|count| *count == 16));
+        let counts = wgpu.histogram(&Histogram::new(-1.0, 1.0, 50), pair).unwrap();
+        let all = counts.counts.iter().sum::<u64>() + counts.below[0] + counts.above[0];
+        assert_eq!(all, 512 * 8192);
+    }
+    let durations = wgpu.calls.context.durations();
+    assert!(durations.launches > 20 && durations.milliseconds_of(0.99) <= 100, "{durations:?}");
+}
+
+#[test]
 fn a_lost_device_says_so_and_the_next_works() {
     let Some(wgpu) = open() else { return };
     small_job(&wgpu, 1).unwrap();
