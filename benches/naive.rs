@@ -1,19 +1,22 @@
-//! `cosine` of wgpu beside a kernel with one thread a score, on rows and into scores that stay on the device, in turns.
+//! `cosine` of wgpu beside a kernel with one thread a score, on rows and into scores that stay on the device, in turns;
+//! and every operation that keeps no scores beside `cosine`, which brings them to the host for somebody to work on.
 //!
-//! `cargo bench --features wgpu --bench naive` prints both times and their ratio; `-- rows keys dim` sets the sizes.
+//! `cargo bench --features wgpu --bench naive` prints the times and their ratios; `-- rows keys dim` sets the sizes.
 
 #[path = "../tests/common/data.rs"]
 mod data;
 
 use std::time::{Duration, Instant};
 
-use cosmine::spec::Cosine;
+use cosmine::spec::{Cosine, Histogram, InfoNce, Positives, Select, TopK};
 use cosmine::wgpu::wgpu::{self, BufferUsages};
 use cosmine::wgpu::{Layout, handles, matrix};
 use cosmine::{Device, DeviceMatrix, Dtype, Limits, Matrix};
 
-/// Rounds in which both are measured.
+/// Rounds in which both kernels are measured.
 const ROUNDS: usize = 9;
+/// Rounds in which the operations are measured.
+const OPERATION_ROUNDS: usize = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
@@ -45,6 +48,50 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     eprintln!("one thread a score: {naive:.2?}, {:.1} GFLOP/s", gflops(naive));
     eprintln!("cosine:             {tiled:.2?}, {:.1} GFLOP/s", gflops(tiled));
     eprintln!("ratio:              {:.2}", naive.as_secs_f64() / tiled.as_secs_f64());
+    operations(&device, (rows, keys, dim), if measured { OPERATION_ROUNDS } else { 1 })
+}
+
+/// Measures each operation on rows of the host, beside `cosine` into memory of the host.
+fn operations(
+    device: &Device,
+    (rows, keys, dim): (usize, usize, usize),
+    rounds: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let queries = data::rows(data::Kind::Gaussian, rows, dim, Dtype::F32, 1);
+    let keys = data::rows(data::Kind::Gaussian, keys, dim, Dtype::F32, 2);
+    let positives = || Positives::Aligned;
+    let top_k = |spec: TopK| device.top_k(&spec, &queries, &keys).map(drop);
+    type Operation<'a> = (&'static str, Box<dyn Fn() -> cosmine::Result<()> + 'a>);
+    let all: Vec<Operation> = vec![
+        ("cosine", Box::new(|| device.cosine(&Cosine::new(), &queries, &keys).map(drop))),
+        ("top_k, k 16", Box::new(|| top_k(TopK::new(16)))),
+        ("top_k, ratio", Box::new(|| top_k(TopK::new(16).positives(positives()).ratio(0.95)))),
+        ("top_k, counted", Box::new(|| top_k(TopK::new(16).positives(positives()).ratio(0.95).count_rejected(true)))),
+        ("top_k, uniform", Box::new(|| top_k(TopK::new(16).select(Select::Uniform { seed: 1 })))),
+        ("top_k, softmax", Box::new(|| top_k(TopK::new(16).select(Select::Softmax { temperature: 0.05, seed: 1 })))),
+        ("top_k, k 256", Box::new(|| top_k(TopK::new(256)))),
+        ("histogram", Box::new(|| device.histogram(&Histogram::new(-1.0, 1.0, 100), &queries, &keys).map(drop))),
+        ("info_nce", Box::new(|| device.info_nce(&InfoNce::new(0.05), &queries, &keys, None).map(drop))),
+        ("info_nce_grad", Box::new(|| device.info_nce_grad(&InfoNce::new(0.05), &queries, &keys, None).map(drop))),
+    ];
+    let mut times = vec![Vec::new(); all.len()];
+    for round in 0..=rounds {
+        for ((_, operation), times) in all.iter().zip(&mut times) {
+            let time = timed(|| Ok(operation()?))?;
+            // The first round compiles.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    let mut scores = Duration::ZERO;
+    for ((name, _), times) in all.iter().zip(times) {
+        let time = median(times);
+        if scores.is_zero() {
+            scores = time;
+        }
+        eprintln!("{name:<19} {time:.2?}, {:.2} times cosine", time.as_secs_f64() / scores.as_secs_f64());
+    }
     Ok(())
 }
 
