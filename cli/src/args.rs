@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Loss(Box<LossArgs>),
     /// Evaluate retrieval: recall, MRR, nDCG, alignment and uniformity. Ties count in favour of the positive
     Eval(EvalArgs),
+    /// Draw a training run's log, or two side by side, as one page that opens offline
+    Report(ReportArgs),
     /// Measure an operation on random rows, beside the peak of the unit it uses
     Bench(BenchArgs),
     /// Say which devices are there, and what the absent ones lack
@@ -219,6 +221,17 @@ pub(crate) struct EvalArgs {
     /// Report as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `cosmine report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The log of a run, one JSON line per step; two logs stand side by side
+    #[arg(required = true, value_name = "RUN.jsonl", value_hint = ValueHint::FilePath)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The page, an .html file
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: PathBuf,
 }
 
 /// `cosmine bench`.

@@ -123,14 +123,6 @@ pub(crate) fn positive_lists(positives: &Positives, rows: std::ops::Range<usize>
     }
 }
 
-/// Some rows of a matrix, in the given order, as a matrix of their own.
-pub(crate) fn gather(from: &Matrix, rows: &[usize]) -> Result<Matrix<'static>, Failure> {
-    let row_bytes = from.dim() * from.dtype().bytes();
-    let mut bytes = Vec::with_capacity(rows.len() * row_bytes);
-    rows.iter().for_each(|row| bytes.extend_from_slice(from.row_bytes(*row)));
-    matrix(bytes, from.dtype(), rows.len(), from.dim())
-}
-
 /// Rows of little-endian elements as a matrix that owns them.
 pub(crate) fn matrix(bytes: Vec<u8>, dtype: Dtype, rows: usize, dim: usize) -> Result<Matrix<'static>, Failure> {
     let bytes: SharedBytes = Arc::new(bytes);

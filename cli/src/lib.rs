@@ -14,6 +14,7 @@ mod outputs;
 mod parse;
 mod progress;
 mod report;
+mod run_report;
 mod statistics;
 mod temporary;
 
@@ -46,6 +47,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Mine(args) => mine::run(args),
         Command::Loss(args) => loss::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Report(args) => run_report::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Completions { shell } => {

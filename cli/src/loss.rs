@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use cosmine::sampling::Mean;
 use cosmine::spec::{Guard, InfoNce, Lists};
 use cosmine::{Gradients, Loss, Rows};
 use serde::Serialize;
@@ -11,7 +12,6 @@ use crate::args::LossArgs;
 use crate::failure::{Failure, Inputs};
 use crate::inputs::{self, Source};
 use crate::outputs::{self, Named};
-use crate::statistics::Mean;
 use crate::{files, report};
 
 /// The files of gradients.

@@ -1,6 +1,7 @@
 //! Exact statistics of many values, which are read more than once and never sorted.
 
 use cosmine::Error;
+use cosmine::sampling::Sum;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -71,47 +72,6 @@ impl Summary {
         let std = (squares.value() / count as f64).sqrt();
         let [p25, median, p75] = quantiles(values, count, [0.25, 0.5, 0.75])?;
         Ok(Summary { count, mean, std, min, p25, median, p75, max })
-    }
-}
-
-/// A sum whose rounding error does not grow with the number of terms (Neumaier).
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sum {
-    sum: f64,
-    lost: f64,
-}
-
-impl Sum {
-    pub(crate) fn add(&mut self, value: f64) {
-        let next = self.sum + value;
-        self.lost += match self.sum.abs() >= value.abs() {
-            true => (self.sum - next) + value,
-            false => (value - next) + self.sum,
-        };
-        self.sum = next;
-    }
-
-    pub(crate) fn value(&self) -> f64 {
-        self.sum + self.lost
-    }
-}
-
-/// A mean that is there once there is a value.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Mean {
-    sum: Sum,
-    count: u64,
-}
-
-impl Mean {
-    pub(crate) fn add(&mut self, value: f64) {
-        self.sum.add(value);
-        self.count += 1;
-    }
-
-    /// The mean; NaN without values.
-    pub(crate) fn value(&self) -> f64 {
-        self.sum.value() / self.count as f64
     }
 }
 

@@ -7,6 +7,9 @@ mod curriculum;
 mod draw;
 mod gradient_mass;
 mod guards;
+mod held_out;
+mod influence;
+mod log;
 mod permutation;
 mod pool;
 mod record;
@@ -17,20 +20,22 @@ mod state;
 pub mod statistics;
 mod sums;
 mod tiers;
-
-pub use averages::{Average, Averages};
-pub use config::{Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, TierConfig, Tiers};
-pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
-pub use gradient_mass::{DrawnPair, GradientMass};
 mod trouble;
 mod usage;
 mod weights;
 
+pub use averages::{Average, Averages};
+pub use config::{Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, TierConfig, Tiers};
 pub use controller::{Controller, ControllerConfig, hardness, score_at_tail};
 pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};
+pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
+pub use gradient_mass::{DrawnPair, GradientMass};
+pub use held_out::{HeldOut, KMeans, Retrieval, purity, uniformity, uniformity_rows};
+pub use influence::{InfluenceAudit, InfluencePair};
+pub use log::{JsonLines, Log, TensorBoard, read_json_lines};
 pub use record::{
-    AgeRecord, BandRecord, Event, HashingRecord, HeldOutRecord, InfluenceRecord, RefreshRecord, ScoreSummary, Source,
-    SourceRecord, StepRecord, TierRecord, UsageRecord,
+    AgeRecord, BandRecord, Event, HashingRecord, HeldOutRecord, InfluenceRecord, KeyInfluenceRecord, RefreshRecord,
+    ScoreSummary, Source, SourceRecord, StepRecord, TierRecord, UsageRecord,
 };
 pub use safety::{Safety, SafetyConfig, Scheme};
 pub use sampler::Sampler;

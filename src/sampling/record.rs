@@ -33,58 +33,84 @@ impl Source {
     }
 }
 
-/// One step of a run. Everything that was not measured is absent, never zero.
+/// One step of a run. Everything that was not measured is absent, never zero; in JSON its field is not there. Fields that
+/// are not known are passed over, so that a reader of today reads what a later version writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct StepRecord {
     /// Number of the step, from 0.
     pub step: u64,
     /// Seconds since the run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Seconds of this step that went into choosing negatives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mining_seconds: Option<f64>,
     /// The sampling scheme in force; changes where the ladder steps back.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scheme: String,
     /// The loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Temperature of the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// The band negatives were drawn from.
+    #[serde(default)]
     pub band: BandRecord,
     /// Share of rows whose hardest negative scores within a margin of the positive, in `[0, 1]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardness: Option<f64>,
     /// Scores of the positives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positives: Option<ScoreSummary>,
     /// Scores of the negatives drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negatives: Option<ScoreSummary>,
     /// Exponential average of the mean positive score less the mean negative score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<f64>,
     /// Exponential average of the gap's change per step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_rate: Option<f64>,
     /// What each source gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceRecord>,
     /// What each tier gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<TierRecord>,
     /// Keys that each rule rejected, by the rule's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rejected: BTreeMap<String, u64>,
     /// Keys that score above the positive plus the guard's margin: suspects of being positives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspects: Option<u64>,
     /// Queries that got fewer negatives than they asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short_rows: Option<u64>,
     /// Steps since the drawn keys were embedded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age: Option<AgeRecord>,
     /// How narrow the use of keys is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageRecord>,
     /// Hash codes, where the scan was pruned by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashing: Option<HashingRecord>,
     /// Mined lists, where they are refreshed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshRecord>,
     /// What happened: trouble found, a step back, a roll-back, a new width of codes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
     /// A held-out audit, at the steps chosen for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOutRecord>,
     /// The pairs that moved the model most, at the steps chosen for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub influential: Vec<InfluenceRecord>,
+    /// The keys that moved the model most over all their queries, at the same steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub influential_keys: Vec<KeyInfluenceRecord>,
 }
 
 /// The band in force; an end without a bound is absent.
@@ -92,12 +118,16 @@ pub struct StepRecord {
 #[serde(default)]
 pub struct BandRecord {
     /// Smallest score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lo: Option<f64>,
     /// Largest score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hi: Option<f64>,
     /// How far below the positive a score must lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
     /// The share of the positive's score that a score may reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
 }
 
@@ -109,6 +139,8 @@ pub struct ScoreSummary {
     pub count: u64,
     /// Mean.
     pub mean: f64,
+    /// Standard deviation, of the scores themselves: divided by their number.
+    pub deviation: f64,
     /// Smallest.
     pub min: f64,
     /// Largest.
@@ -129,6 +161,7 @@ pub struct SourceRecord {
     /// Negatives drawn from it.
     pub drawn: u64,
     /// Its share of the gradient's mass on negatives, in `[0, 1]`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_mass: Option<f64>,
 }
 
@@ -144,8 +177,10 @@ pub struct TierRecord {
     /// Negatives that its band could not give.
     pub missing: u64,
     /// Mean score of what was drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_score: Option<f64>,
     /// Its share of the gradient's mass on negatives, in `[0, 1]`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_mass: Option<f64>,
 }
 
@@ -219,6 +254,7 @@ pub struct HeldOutRecord {
     /// Log of the mean of `exp(−2 · squared distance)` over pairs of unit rows.
     pub uniformity: f64,
     /// k-means purity against labels, where labels were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purity: Option<f64>,
 }
 
@@ -234,7 +270,25 @@ pub struct InfluenceRecord {
     /// Where the key came from.
     pub source: Source,
     /// The tier it was drawn for, where it was drawn for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
+    /// Its share of the gradient's mass over the window, in `[0, 1]`.
+    pub share: f64,
+}
+
+/// A key and what it moved, over all queries that drew it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyInfluenceRecord {
+    /// The key's id.
+    pub key: i64,
+    /// Different queries that drew it.
+    pub queries: u64,
+    /// How often it was drawn.
+    pub drawn: u64,
+    /// Mean score of its pairs.
+    pub mean_score: f64,
+    /// Where it came from the last time.
+    pub source: Source,
     /// Its share of the gradient's mass over the window, in `[0, 1]`.
     pub share: f64,
 }

@@ -14,7 +14,7 @@ use crate::output::{Rejected, RowStatistics, Rule};
 /// The shares of [`ScoreSummary::quantiles`].
 pub const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 
-/// The distribution of scores: count, mean, ends, quantiles by the nearest rank, and `bins` bins of equal width over
+/// The distribution of scores: count, mean, standard deviation, ends, quantiles by the nearest rank, and `bins` bins of equal width over
 /// `[lo, hi]`. A bin holds its lower end; the last one holds its upper end too. Scores outside `[lo, hi]` count in the
 /// nearest bin, so that the bins always add up to the count. NaN, the padding of short rows, is left out; `None` where
 /// nothing is left.
@@ -57,9 +57,12 @@ pub fn score_summary(scores: &[f32], bins: usize, lo: f64, hi: f64) -> Result<Op
     let starts = [0].into_iter().chain(below.iter().copied());
     let counts = starts.zip(ends).map(|(start, end)| (end - start) as u64).collect();
     let rank = |share: f64| ((share * count as f64).ceil() as usize).clamp(1, count) - 1;
+    let mean = sorted.iter().copied().collect::<Sum>().value() / count as f64;
+    let squares: Sum = sorted.iter().map(|score| (score - mean).powi(2)).collect();
     Ok(Some(ScoreSummary {
         count: count as u64,
-        mean: sorted.iter().copied().collect::<Sum>().value() / count as f64,
+        mean,
+        deviation: (squares.value() / count as f64).sqrt(),
         min,
         max,
         quantiles: QUANTILES.map(|share| sorted[rank(share)]),

@@ -42,6 +42,9 @@ fn a_summary_counts_every_score_once() {
             counts[(0..bins).find(holds).unwrap_or(nearest)] += 1;
         }
         assert_eq!(summary.counts, counts);
+        let mean = kept.iter().copied().map(f64::from).sum::<f64>() / len as f64;
+        let squares = kept.iter().map(|score| (f64::from(*score) - mean).powi(2)).sum::<f64>();
+        close(summary.deviation, (squares / len as f64).sqrt());
         close(summary.mean, kept.iter().copied().map(f64::from).sum::<f64>() / len as f64);
         for (share, quantile) in QUANTILES.into_iter().zip(summary.quantiles) {
             // The smallest score that at least this share of the scores does not exceed.

@@ -1,6 +1,7 @@
 //! Files that appear under their name only when they are complete.
 
 use std::fs::{File, Permissions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cosmine::Result;
@@ -60,6 +61,13 @@ impl AtomicFile {
         }
         Ok(())
     }
+}
+
+/// Writes a file that appears under its name only when it is complete.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = AtomicFile::create(path)?;
+    file.handle()?.write_all(bytes).while_doing(path, "cannot be written")?;
+    file.finish()
 }
 
 /// The directory in which `path` lies.

@@ -36,6 +36,7 @@ mod source;
 mod thrift;
 mod write;
 
+pub(crate) use atomic::write_whole;
 pub use npy::{KeySet, read_indices, read_mask_or_indices, write_npy};
 pub(crate) use open::path_of;
 pub use open::{OpenOptions, open};

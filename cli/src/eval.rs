@@ -1,25 +1,24 @@
 //! `cosmine eval`: how well the corpus is retrieved.
 
-mod rank;
-mod uniformity;
-
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use cosmine::spec::{Lists, Metric, NonFinite, Positives, TopK};
-use cosmine::{Device, Matrix};
+use cosmine::Device;
+use cosmine::sampling::{self, Retrieval};
+use cosmine::spec::Positives;
 use serde::Serialize;
 
 use crate::args::EvalArgs;
 use crate::failure::{Failure, Inputs};
 use crate::inputs::{self, Source};
-use crate::statistics::Mean;
 use crate::{progress, report};
 
 /// Queries ranked at once.
 const BLOCK_ROWS: usize = 4_096;
 /// The depth of nDCG.
 const NDCG_DEPTH: usize = 10;
+/// Uniformity: up to this many rows every pair counts; of a larger corpus, every pair of a sample of so many rows.
+const UNIFORMITY_ROWS: usize = 1 << 14;
 
 #[derive(Serialize)]
 struct Report {
@@ -58,24 +57,6 @@ struct Task<'a> {
     at: &'a [usize],
 }
 
-/// Means over the queries that have a positive.
-#[derive(Default)]
-struct Means {
-    recall: BTreeMap<usize, Mean>,
-    reciprocal_rank: Mean,
-    ndcg: Mean,
-    alignment: Mean,
-    queries: usize,
-    tied: usize,
-}
-
-impl Means {
-    fn add_best(&mut self, rank: usize, tied: bool) {
-        self.reciprocal_rank.add(1.0 / rank as f64);
-        self.tied += usize::from(tied);
-    }
-}
-
 /// Evaluates retrieval.
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let start = Instant::now();
@@ -89,94 +70,61 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let device = args.device.open_within_memory()?;
     let inputs = Inputs { queries: args.queries.clone(), keys: args.corpus.clone(), negatives: None, can_skip: false };
     let task = Task { queries, corpus, positives, device, inputs, at: &args.at };
-    let means = rank_all(&task)?;
-    if means.queries == 0 {
+    let retrieval = rank_all(&task)?;
+    if retrieval.queries() == 0 {
         return Err(Failure::input("--positives: no query has a positive, so there is nothing to evaluate"));
     }
-    let (uniformity, uniformity_rows) = uniformity::of(&task)?;
+    let (uniformity, uniformity_rows) = uniformity(&task)?;
     let report = Report {
         queries: task.queries.rows(),
-        queries_with_positive: means.queries,
-        queries_tied: means.tied,
+        queries_with_positive: retrieval.queries(),
+        queries_tied: retrieval.tied(),
         keys: task.corpus.rows(),
         dim: task.corpus.dim(),
         device: task.device.info().name,
         seconds: start.elapsed().as_secs_f64(),
-        recall: means.recall.iter().map(|(depth, mean)| (format!("recall@{depth}"), mean.value())).collect(),
-        mrr: means.reciprocal_rank.value(),
-        ndcg: means.ndcg.value(),
-        alignment: means.alignment.value(),
+        recall: retrieval.recalls().map(|(depth, value)| (format!("recall@{depth}"), value)).collect(),
+        mrr: retrieval.mrr(),
+        ndcg: retrieval.ndcg(NDCG_DEPTH).unwrap_or(f64::NAN),
+        alignment: retrieval.alignment(),
         uniformity,
         uniformity_rows,
     };
     match args.json {
         true => report::json(&report),
         false => {
-            in_words(&report, means.recall.keys());
+            in_words(&report, retrieval.recalls().map(|(depth, _)| depth));
             Ok(())
         }
     }
 }
 
-fn rank_all(task: &Task) -> Result<Means, Failure> {
+fn rank_all(task: &Task) -> Result<Retrieval, Failure> {
     let rows = task.queries.rows();
-    let recall = task.at.iter().map(|depth| (*depth, Mean::default())).collect();
-    let mut means = Means { recall, ..Means::default() };
+    let mut retrieval = Retrieval::new(task.at, &[NDCG_DEPTH])?;
     let bar = progress::bar(rows, "queries");
     for start in (0..rows).step_by(BLOCK_ROWS) {
         let range = start..rows.min(start + BLOCK_ROWS);
-        let block = task.queries.read(range.clone()).map_err(|error| task.inputs.explain(error, start))?;
+        let explain = |error| task.inputs.explain(error, start);
+        let block = task.queries.read(range.clone()).map_err(explain)?;
         let positives = inputs::positive_lists(&task.positives, range.clone());
-        rank_block(task, start, &block, &positives, &mut means)?;
+        retrieval.add(&task.device, &block, &positives, &*task.corpus).map_err(explain)?;
         bar.inc(range.len() as u64);
     }
     bar.finish_and_clear();
-    Ok(means)
+    Ok(retrieval)
 }
 
-fn rank_block(task: &Task, start: usize, block: &Matrix, positives: &Lists, means: &mut Means) -> Result<(), Failure> {
-    let explain = |error| task.inputs.explain(error, start);
-    let depth = task.at.iter().copied().max().unwrap_or(0).max(NDCG_DEPTH).min(task.corpus.rows());
-    let found = task.device.top_k(&TopK::new(depth), block, &*task.corpus).map_err(explain)?;
-    let scores =
-        task.device.score_pairs(Metric::Cosine, NonFinite::Error, positives, block, &*task.corpus).map_err(explain)?;
-    scores.iter().for_each(|score| means.alignment.add(2.0 - 2.0 * f64::from(*score)));
-    let mut open = rank::Open::default();
-    let mut first_score = 0;
-    for row in 0..positives.rows() {
-        let positive = positives.get(row);
-        let own_scores = &scores[first_score..first_score + positive.len()];
-        first_score += positive.len();
-        if positive.is_empty() {
-            continue;
-        }
-        means.queries += 1;
-        let ranked = rank::Ranked::new(positive, own_scores);
-        let ranks = ranked.ranks(&found, row);
-        for (depth, mean) in &mut means.recall {
-            mean.add(ranks.iter().filter(|rank| *rank <= depth).count() as f64 / positive.len() as f64);
-        }
-        means.ndcg.add(ndcg(&ranks, positive.len()));
-        match (ranks.first(), ranked.is_tied(&found, row)) {
-            (Some(best), Some(tied)) => means.add_best(*best, tied),
-            _ => open.push(row, ranked),
-        }
-    }
-    for (best, tied) in open.settle(task, start, block)? {
-        means.add_best(best, tied);
-    }
-    Ok(())
+fn uniformity(task: &Task) -> Result<(f64, usize), Failure> {
+    let rows = sampling::uniformity_rows(task.corpus.rows(), UNIFORMITY_ROWS);
+    let bar = progress::bar(rows, "corpus rows for uniformity");
+    let done = |rows: usize| bar.inc(rows as u64);
+    let figure = sampling::uniformity(&task.device, &*task.corpus, UNIFORMITY_ROWS, done);
+    bar.finish_and_clear();
+    Ok(figure?)
 }
 
-/// Normalised discounted cumulative gain with gain 1 for each positive. `ranks` count from 1.
-fn ndcg(ranks: &[usize], positives: usize) -> f64 {
-    let gain = |rank: usize| 1.0 / ((rank + 1) as f64).log2();
-    let got: f64 = ranks.iter().filter(|rank| **rank <= NDCG_DEPTH).map(|rank| gain(*rank)).sum();
-    let best: f64 = (1..=positives.min(NDCG_DEPTH)).map(gain).sum();
-    got / best
-}
-
-fn in_words<'a>(report: &Report, depths: impl Iterator<Item = &'a usize>) {
+fn in_words(report: &Report, depths: impl Iterator<Item = usize>) {
     let Report { queries_with_positive, keys, dim, device, seconds, .. } = report;
     report::say(format_args!(
         "{queries_with_positive} queries with a positive, {keys} keys of dim {dim}, on {device}: {seconds:.2} s"
@@ -196,21 +144,5 @@ fn in_words<'a>(report: &Report, depths: impl Iterator<Item = &'a usize>) {
     }
     if report.uniformity_rows < report.keys {
         report::say(format_args!("uniformity over a sample of {} corpus rows", report.uniformity_rows));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ndcg_is_one_for_the_best_order_and_discounts_by_rank() {
-        assert_eq!(ndcg(&[1], 1), 1.0);
-        assert_eq!(ndcg(&[1, 2], 2), 1.0);
-        assert_eq!(ndcg(&[3], 1), 0.5);
-        assert_eq!(ndcg(&[11], 1), 0.0);
-        assert_eq!(ndcg(&[], 3), 0.0);
-        let all: Vec<usize> = (1..=10).collect();
-        assert_eq!(ndcg(&all, 15), 1.0);
     }
 }

@@ -1,16 +1,12 @@
 //! Where the positives stand among all keys.
-//!
-//! Keys of the same score as a positive stand behind it: no order can tell equal rows apart, and an order by index
-//! would make the figures depend on how the corpus happens to be sorted. Queries whose best positive is tied with
-//! another key are counted, because a collapsed encoder ties everything.
 
-use cosmine::spec::{Positives, TopK};
-use cosmine::{Matrix, Neighbours, Rule};
+use std::sync::Arc;
 
-use crate::failure::Failure;
-use crate::inputs;
-
-use super::Task;
+use crate::error::Result;
+use crate::matrix::{Matrix, Rows};
+use crate::output::{Neighbours, Rule};
+use crate::spec::{Positives, TopK};
+use crate::{Device, SharedBytes};
 
 /// The positives of one query and their scores, best first.
 pub(super) struct Ranked {
@@ -81,16 +77,15 @@ impl Open {
     ///
     /// The rule `margin 0` rejects the keys that score higher, and counts them. Of the keys that remain, those of the
     /// positive's own score come first: its other positives, and then whatever ties.
-    pub(super) fn settle(&self, task: &Task, start: usize, block: &Matrix) -> Result<Vec<(usize, bool)>, Failure> {
+    pub(super) fn settle(&self, device: &Device, block: &Matrix, keys: &dyn Rows) -> Result<Vec<(usize, bool)>> {
         if self.rows.is_empty() {
             return Ok(Vec::new());
         }
-        let queries = inputs::gather(block, &self.rows)?;
+        let queries = gather(block, &self.rows)?;
         let best = self.positives.iter().map(|positives| positives.keys[0].0).collect();
         let others = self.positives.iter().map(|positives| positives.keys.len()).max().unwrap_or(1);
         let spec = TopK::new(others).positives(Positives::Index(best)).margin(0.0).count_rejected(true);
-        let found =
-            task.device.top_k(&spec, &queries, &*task.corpus).map_err(|error| task.inputs.explain(error, start))?;
+        let found = device.top_k(&spec, &queries, keys)?;
         let rejected = found.rejected.iter().flatten().enumerate();
         let settled = rejected.map(|(row, rejected)| {
             let positives = &self.positives[row];
@@ -99,4 +94,13 @@ impl Open {
         });
         Ok(settled.collect())
     }
+}
+
+/// Some rows of a matrix, in the given order, as a matrix of their own.
+fn gather(from: &Matrix, rows: &[usize]) -> Result<Matrix<'static>> {
+    let stride_bytes = from.dim() * from.dtype().bytes();
+    let mut bytes = Vec::with_capacity(rows.len() * stride_bytes);
+    rows.iter().for_each(|row| bytes.extend_from_slice(from.row_bytes(*row)));
+    let bytes: SharedBytes = Arc::new(bytes);
+    Matrix::from_shared(bytes, from.dtype(), 0, rows.len(), from.dim(), stride_bytes)
 }
