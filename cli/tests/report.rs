@@ -215,8 +215,9 @@ fn two_runs_stand_side_by_side() {
     let other = files.directory().join("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::copy(&second, other.join("in_batch.jsonl")).unwrap();
+    let out = files.path("same.html");
     assert!(report(&[&first, &other.join("in_batch.jsonl")], &out).status.success());
-    assert!(std::fs::read_to_string(&out).unwrap().contains("other/in_batch.jsonl"));
+    assert!(std::fs::read_to_string(&out).unwrap().contains("and other/in_batch</h1>"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::gradient_mass::GradientMass;
 use super::record::{AgeRecord, ScoreSummary, Source, SourceRecord, TierRecord, UsageRecord};
 use super::sums::{Mean, Sum};
 use crate::error::{Error, Result};
-use crate::output::{Rejected, RowStatistics, Rule};
+use crate::output::{Rejected, Rule};
 
 /// The shares of [`ScoreSummary::quantiles`].
 pub const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
@@ -80,28 +80,6 @@ fn mean(scores: &[f32]) -> Option<f64> {
     let mut mean = Mean::default();
     scores.iter().filter(|score| !score.is_nan()).for_each(|score| mean.add(f64::from(*score)));
     (mean.count() > 0).then(|| mean.value())
-}
-
-/// The share of rows whose hardest negative scores at least `positive − margin`, among rows that have both; `None`
-/// without such a row.
-///
-/// ```
-/// use cosmine::sampling::statistics::hardness;
-/// assert_eq!(hardness(&[0.8, 0.8, f32::NAN], &[0.75, 0.2, 0.9], 0.1), Some(0.5));
-/// ```
-pub fn hardness(positives: &[f32], hardest_negatives: &[f32], margin: f32) -> Option<f64> {
-    let mut hard = Mean::default();
-    for (positive, negative) in positives.iter().zip(hardest_negatives) {
-        if !positive.is_nan() && !negative.is_nan() {
-            hard.add(f64::from(u8::from(*negative >= positive - margin)));
-        }
-    }
-    (hard.count() > 0).then(|| hard.value())
-}
-
-/// [`hardness`] from what [`info_nce`](crate::Device::info_nce) says of its rows.
-pub fn hardness_of(rows: &RowStatistics, margin: f32) -> Option<f64> {
-    hardness(&rows.positive, &rows.hardest_negative, margin)
 }
 
 /// How many pairs score above their query's positive plus `above`, by the rule and the rounding of

@@ -4,7 +4,7 @@
 mod gradient_mass;
 
 use cosmine::sampling::statistics::{
-    AskedTier, QUANTILES, age, gap, hardness, rejected, score_summary, source_records, suspects, tier_records, usage,
+    AskedTier, QUANTILES, age, gap, rejected, score_summary, source_records, suspects, tier_records, usage,
 };
 use cosmine::sampling::{GradientMass, Source};
 use cosmine::spec::TopK;
@@ -98,8 +98,6 @@ fn small_figures() {
     assert_eq!((record.mean, record.max), (4.0, 9));
     assert_eq!(gap(&[0.75, f32::NAN], &[0.25, 0.5]), Some(0.375));
     assert_eq!((gap(&[], &[0.5]), gap(&[0.5], &[f32::NAN])), (None, None));
-    assert_eq!(hardness(&[0.5, 0.5, 0.5], &[0.375, 0.25, f32::NAN], 0.125), Some(0.5));
-    assert_eq!(hardness(&[f32::NAN], &[0.5], 0.1), None);
     // Rounded as the guard rounds: p + above in f32.
     let (positive, above) = (0.7_f32, 0.1_f32);
     let bound = positive + above;

@@ -5,18 +5,18 @@
 
 use std::ops::Range;
 
-use plotters::coord::ranged1d::{KeyPointHint, Ranged};
 use plotters::prelude::*;
 
+use super::axis::{Ticked, number, padded};
+use super::thin::{thin, thin_area};
 use crate::failure::Failure;
 
 /// Size of a drawing in its own units. It is shown at up to this many pixels and shrunk to fit narrow screens, so text
 /// stays readable on a phone.
-const WIDTH: u32 = 440;
-const HEIGHT: u32 = 250;
-const TEXT: u32 = 13;
-/// Points that one line of a drawing has at most.
-const MOST_POINTS: usize = 360;
+const WIDTH: u32 = 400;
+const HEIGHT: u32 = 240;
+/// In plotters' measure, which is 1.24 of the font size: 13 units of the drawing.
+const TEXT: u32 = 16;
 
 /// The colours that the style sheet replaces: text, grid, then one for each series.
 const INK: RGBColor = RGBColor(1, 1, 1);
@@ -28,8 +28,8 @@ pub(super) type Point = (f64, f64);
 
 /// Something drawn over the steps.
 pub(super) enum Layer {
-    /// A line through points; a single point is a dot.
-    Line { name: String, colour: u8, points: Vec<Point> },
+    /// A line through points. Measurements that are few are dots too; a single one could not be seen otherwise.
+    Line { name: String, colour: u8, points: Vec<Point>, measured: bool },
     /// The area between two values at each step, and their line where it is above `line`.
     Area { name: Option<String>, colour: u8, strength: f64, points: Vec<(f64, f64, f64)> },
 }
@@ -111,7 +111,13 @@ impl Chart {
 
     /// Adds a line, unless it has no point.
     pub(super) fn line(mut self, name: impl Into<String>, colour: u8, points: Vec<Point>) -> Chart {
-        self.push(Layer::Line { name: name.into(), colour, points });
+        self.push(Layer::Line { name: name.into(), colour, points, measured: true });
+        self
+    }
+
+    /// Adds an outline, whose corners are no measurements.
+    pub(super) fn outline(mut self, name: impl Into<String>, colour: u8, points: Vec<Point>) -> Chart {
+        self.push(Layer::Line { name: name.into(), colour, points, measured: false });
         self
     }
 
@@ -150,15 +156,18 @@ impl Chart {
         let x = padded(ends.iter().map(|(x, _)| *x), 0.0);
         let spanned = self.span.iter().flat_map(|span| [span.start, span.end]);
         let y = padded(ends.iter().map(|(_, y)| *y).chain(spanned), if self.span.is_some() { 0.0 } else { 0.06 });
-        let (x_step, y_step) = (tick(&x), tick(&y));
+        let (x_axis, y_axis) = (Ticked::new(x), Ticked::new(y.clone()));
+        let (x_step, y_step) = (x_axis.spacing(), y_axis.spacing());
         let root = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
         let font = ("sans-serif", TEXT).into_font().color(&INK);
         let mut chart = ChartBuilder::on(&root)
-            .margin_top(8)
-            .margin_right(16)
+            .margin_top(10)
+            .margin_right(18)
+            .margin_bottom(6)
+            .margin_left(4)
             .x_label_area_size(40)
-            .y_label_area_size(62)
-            .build_cartesian_2d(Ticked { range: x, step: x_step }, Ticked { range: y.clone(), step: y_step })?;
+            .y_label_area_size(64)
+            .build_cartesian_2d(x_axis, y_axis)?;
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -184,10 +193,9 @@ impl Chart {
                     let outline: Vec<Point> = there.chain(back).collect();
                     chart.draw_series([Polygon::new(outline, series(*colour).mix(*strength))])?;
                 }
-                Layer::Line { colour, points, .. } => {
+                Layer::Line { colour, points, measured, .. } => {
                     let style = series(*colour).stroke_width(2);
-                    // A line of one point is not seen; few points are seen better with dots.
-                    if points.len() <= 24 {
+                    if *measured && points.len() <= 24 {
                         chart
                             .draw_series(points.iter().map(|point| Circle::new(*point, 3, series(*colour).filled())))?;
                     }
@@ -209,135 +217,9 @@ fn series(colour: u8) -> RGBColor {
     RGBColor(16, 16, 16 + colour % SERIES)
 }
 
-/// The range of finite values, never empty, with some room.
-fn padded(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
-    let (low, high) = values
-        .filter(|value| value.is_finite())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    if low > high {
-        return 0.0..1.0;
-    }
-    let width = high - low;
-    match width > low.abs().max(high.abs()) * 1e-9 {
-        true => low - width * room..high + width * room,
-        // Around one value.
-        false => low - low.abs().max(1.0) * 0.5..high + high.abs().max(1.0) * 0.5,
-    }
-}
-
-/// An axis with ticks at multiples of a round step.
-struct Ticked {
-    range: Range<f64>,
-    step: f64,
-}
-
-impl Ranged for Ticked {
-    type FormatOption = plotters::coord::ranged1d::NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        let share = (value - self.range.start) / (self.range.end - self.range.start);
-        limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        let first = (self.range.start / self.step - 1e-9).ceil();
-        let last = (self.range.end / self.step + 1e-9).floor();
-        (0..=(last - first) as usize).map(|place| (first + place as f64) * self.step).collect()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.range.clone()
-    }
-}
-
-impl plotters::coord::ranged1d::ValueFormatter<f64> for Ticked {}
-
-/// A round step that gives three to six ticks.
-fn tick(range: &Range<f64>) -> f64 {
-    let rough = (range.end - range.start) / 4.5;
-    let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * power >= rough).unwrap_or(10.0);
-    step * power
-}
-
-/// A tick's number, with the decimals that its step needs.
-fn number(value: f64, step: f64) -> String {
-    let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
-    let (divisor, suffix) = match value.abs() {
-        large if large >= 1e9 => (1e9, "G"),
-        large if large >= 1e6 => (1e6, "M"),
-        large if large >= 1e4 => (1e3, "k"),
-        _ => (1.0, ""),
-    };
-    let decimals = (-(step / divisor).log10().floor()).clamp(0.0, 9.0) as usize;
-    if step < 1e-5 && value != 0.0 { format!("{value:.2e}") } else { format!("{:.decimals$}{suffix}", value / divisor) }
-}
-
-/// The line with at most about [`MOST_POINTS`] points. Of each stretch its smallest and its largest value stay, in
-/// their order, so that a spike of one step is seen.
-fn thin(points: &[Point]) -> Vec<Point> {
-    if points.len() <= MOST_POINTS {
-        return points.to_vec();
-    }
-    let stretch = points.len().div_ceil(MOST_POINTS / 2);
-    let mut kept = Vec::with_capacity(MOST_POINTS + 2);
-    for part in points.chunks(stretch) {
-        let by_value = |a: &usize, b: &usize| part[*a].1.total_cmp(&part[*b].1);
-        let lowest = (0..part.len()).min_by(by_value).unwrap_or(0);
-        let highest = (0..part.len()).max_by(by_value).unwrap_or(0);
-        kept.push(part[lowest.min(highest)]);
-        if lowest != highest {
-            kept.push(part[lowest.max(highest)]);
-        }
-    }
-    kept
-}
-
-/// The area with at most [`MOST_POINTS`] steps: of each stretch the mean of both ends.
-fn thin_area(points: &[(f64, f64, f64)]) -> Vec<(f64, f64, f64)> {
-    let stretch = points.len().div_ceil(MOST_POINTS).max(1);
-    let mean = |part: &[(f64, f64, f64)]| {
-        let sum = part.iter().fold((0.0, 0.0, 0.0), |sum, at| (sum.0 + at.0, sum.1 + at.1, sum.2 + at.2));
-        let count = part.len() as f64;
-        (sum.0 / count, sum.1 / count, sum.2 / count)
-    };
-    let mut kept: Vec<_> = points.chunks(stretch).map(mean).collect();
-    // An area of one step has no width; half a step to each side does.
-    if let [(x, low, high)] = kept[..] {
-        kept = vec![(x - 0.5, low, high), (x + 0.5, low, high)];
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_spike_outlives_thinning() {
-        let mut points: Vec<Point> = (0..100_000).map(|step| (f64::from(step), 1.0)).collect();
-        points[54_321].1 = 9.0;
-        let kept = thin(&points);
-        assert!(kept.len() <= MOST_POINTS + 2);
-        assert!(kept.contains(&(54_321.0, 9.0)) && kept.is_sorted_by(|a, b| a.0 < b.0));
-        assert_eq!(thin(&points[..7]), points[..7]);
-    }
-
-    #[test]
-    fn ticks_are_round_and_few() {
-        for (low, high) in [(0.0, 1.0), (-0.013, 0.9), (0.0, 1e6), (3.0, 3.1), (1e-7, 2e-7)] {
-            let step = tick(&(low..high));
-            let axis = Ticked { range: low..high, step };
-            let ticks = axis.key_points(plotters::coord::ranged1d::BoldPoints(5));
-            assert!((2..=6).contains(&ticks.len()), "{ticks:?}");
-            assert!(ticks.iter().all(|tick| *tick >= low - step * 1e-6 && *tick <= high + step * 1e-6));
-        }
-        assert_eq!(
-            (number(25_000.0, 5_000.0), number(0.3, 0.1), number(2.0, 1.0)),
-            ("25k".into(), "0.3".into(), "2".into())
-        );
-    }
 
     #[test]
     fn flat_and_single_values_are_drawn() {

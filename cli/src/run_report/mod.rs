@@ -1,9 +1,12 @@
 //! `cosmine report`: the logs of one run, or of two side by side, as one page.
 
+mod axis;
 mod chart;
 mod charts;
 mod page;
+mod run;
 mod tables;
+mod thin;
 
 use std::path::Path;
 
@@ -13,7 +16,7 @@ use crate::args::ReportArgs;
 use crate::failure::Failure;
 use crate::{files, outputs, report};
 
-use charts::Run;
+use run::Run;
 
 /// Writes the page.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
@@ -45,19 +48,39 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names of the runs: the files', without the ending; whole paths where these are the same.
+/// Names of the runs: the files', without the ending; with their directory where these are the same; numbered where it is
+/// one file twice.
 fn names(paths: &[&Path]) -> Vec<String> {
-    let stem = |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let stems: Vec<String> = paths.iter().map(|path| stem(path)).collect();
-    match &stems[..] {
-        [first, second] if first == second => {
-            let whole: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            if whole[0] == whole[1] {
-                vec![format!("{} (first)", whole[0]), format!("{} (second)", whole[1])]
-            } else {
-                whole
-            }
-        }
-        _ => stems,
+    let stem = |path: &&Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let names: Vec<String> = paths.iter().map(stem).collect();
+    if paths.len() < 2 || names[0] != names[1] {
+        return names;
+    }
+    let directory =
+        |path: &&Path| path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let longer: Vec<String> = paths
+        .iter()
+        .zip(&names)
+        .map(|(path, name)| directory(path).map_or_else(|| name.clone(), |directory| format!("{directory}/{name}")))
+        .collect();
+    match longer[0] == longer[1] {
+        true => longer.iter().zip(1..).map(|(name, number)| format!("{name} ({number})")).collect(),
+        false => longer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_have_different_names() {
+        let of = |paths: &[&str]| names(&paths.iter().map(|path| Path::new(*path)).collect::<Vec<_>>());
+        assert_eq!(of(&["a/run.jsonl"]), ["run"]);
+        assert_eq!(of(&["a/x.jsonl", "a/y.jsonl"]), ["x", "y"]);
+        assert_eq!(of(&["a/run.jsonl", "b/run.jsonl"]), ["a/run", "b/run"]);
+        assert_eq!(of(&["run.jsonl", "b/run.jsonl"]), ["run", "b/run"]);
+        assert_eq!(of(&["run.jsonl", "run.jsonl"]), ["run (1)", "run (2)"]);
+        assert_eq!(of(&["p/a/run.jsonl", "q/a/run.jsonl"]), ["a/run (1)", "a/run (2)"]);
     }
 }

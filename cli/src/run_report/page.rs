@@ -3,7 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::Chart;
-use super::charts::{Run, Section};
+use super::charts::Section;
+use super::run::Run;
 use super::tables;
 use crate::failure::Failure;
 

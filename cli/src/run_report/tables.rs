@@ -4,7 +4,7 @@ use cosmine::sampling::{HeldOutRecord, StepRecord};
 use maud::{Markup, html};
 
 use super::chart::Chart;
-use super::charts::Run;
+use super::run::Run;
 
 /// Rows of a table of influence or events, at most; a page with a hundred thousand of them does not open.
 const MOST_ROWS: usize = 200;
@@ -85,7 +85,7 @@ pub(super) fn summary(runs: &[Run]) -> Markup {
         rows.push(("Best MRR, held out".into(), Box::new(|run: &Run| best(run, &|held_out| held_out.mrr))));
     }
     html! {
-        div class="scroll" {
+        div class="scroll summary" {
             table {
                 thead { tr { th scope="col" { "Figure" } @for run in runs { th scope="col" { (run.name) } } } }
                 tbody {

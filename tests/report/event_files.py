@@ -1,6 +1,6 @@
 """Compares event files with the JSON lines of the same run, read by TensorBoard itself.
 
-    tensorboard.py DIRECTORY    with run.jsonl and events/
+    event_files.py DIRECTORY    with run.jsonl and events/
 """
 
 import json
