@@ -4,8 +4,15 @@
 // Maths: the n-th largest rank is found eight bits at a time: the counts of the next eight bits of the ranks that share
 // the bits found so far say which eight bits come next. Where more keys than are wanted share that rank, the same search
 // over their numbers, complemented, finds the last one that stays. Keys that stay close ranks, in any order.
+//
+// `prune` comes before the canonical ranks: of the keys that the last scan let pass, whose ranks are then the smallest
+// scores that they can have, it drops those that cannot be among the best, as that many others are better for certain.
+// Two errors lie between the smallest and the largest score that a key can have; PRUNE_ROUNDING is what is rounded here.
+// CUDA has no twin of it.
+//
 // Constants: DRAW.
 // Threads: a group for each query, queries in y.
+#include "score.wgsl"
 
 struct Parameters {
     capacity: u32,
@@ -16,6 +23,8 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> state: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> pool: array<u32>;
+/// As scan.wgsl says; `prune` reads the error.
+@group(0) @binding(3) var<storage, read> gates: array<vec4<u32>>;
 
 const POOL_WORDS = select(2u, 3u, DRAW != 0u);
 
@@ -28,6 +37,9 @@ struct Last {
 }
 
 const NO_RANK = 0xFFFFFFFFu;
+const GATE_VECTORS = 5u;
+/// 2⁻²⁰
+const PRUNE_ROUNDING = 9.5367431640625e-7;
 
 var<workgroup> bins: array<atomic<u32>, 256>;
 var<workgroup> found: array<u32, 2>;
@@ -75,9 +87,8 @@ fn nth(words: u32, n: u32, start: u32, ranks: u32, count: u32, rank: u32, thread
     return vec2<u32>(prefix, wanted);
 }
 
-/// The last of the `wanted` best by the ranks from `ranks` on. Ranks of 0 count for nothing; where there are no more
-/// than are wanted, all others stay.
-fn last_of(wanted: u32, start: u32, ranks: u32, count: u32, thread: u32) -> Last {
+/// How many ranks from `ranks` on are not 0.
+fn ranked(ranks: u32, count: u32, thread: u32) -> u32 {
     if thread == 0u {
         atomicStore(&number, 0u);
     }
@@ -91,7 +102,13 @@ fn last_of(wanted: u32, start: u32, ranks: u32, count: u32, thread: u32) -> Last
     if thread == 0u {
         found[0] = atomicLoad(&number);
     }
-    let alive = workgroupUniformLoad(&found[0]);
+    return workgroupUniformLoad(&found[0]);
+}
+
+/// The last of the `wanted` best by the ranks from `ranks` on. Ranks of 0 count for nothing; where there are no more
+/// than are wanted, all others stay.
+fn last_of(wanted: u32, start: u32, ranks: u32, count: u32, thread: u32) -> Last {
+    let alive = ranked(ranks, count, thread);
     var last = Last(1u, 0u, false);
     if wanted == 0u {
         last = Last(NO_RANK, NO_RANK, true);
@@ -157,5 +174,52 @@ fn choose(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
         let worst = select(0u, hard.rank, hard.known);
         let worst_draw = select(0u, drawn.rank, drawn.known);
         state[row] = vec4<u32>(worst, worst_draw, kept, kept);
+    }
+}
+
+@compute @workgroup_size(THREADS_X)
+fn prune(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let row = group.y;
+    let thread = local.x;
+    let capacity = parameters.capacity;
+    let own = state[row];
+    if thread == 0u {
+        found[0] = own.w;
+        found[1] = min(own.z, capacity) - own.w;
+    }
+    let kept = workgroupUniformLoad(&found[0]);
+    let count = workgroupUniformLoad(&found[1]);
+    let start = row * capacity * POOL_WORDS + kept;
+    let ranks = start + capacity;
+    if ranked(ranks, count, thread) < parameters.hardest {
+        return;
+    }
+    let limit = nth(0u, parameters.hardest, start, ranks, count, 0u, thread).x;
+    let error = bitcast<f32>(gates[row * GATE_VECTORS + 2u].y);
+    let least = from_ordered(limit) - 2.0 * error - PRUNE_ROUNDING;
+    if thread == 0u {
+        atomicStore(&number, 0u);
+    }
+    workgroupBarrier();
+    // A block of keys is read before any of its places is written.
+    for (var first = 0u; first < count; first += THREADS_X) {
+        let i = first + thread;
+        var key = 0u;
+        var stays = false;
+        if i < count {
+            key = pool[start + i];
+            let rank = pool[ranks + i];
+            stays = rank == 0u || from_ordered(rank) >= least;
+        }
+        storageBarrier();
+        workgroupBarrier();
+        if stays {
+            pool[start + atomicAdd(&number, 1u)] = key;
+        }
+        storageBarrier();
+        workgroupBarrier();
+    }
+    if thread == 0u {
+        state[row].z = kept + atomicLoad(&number);
     }
 }

@@ -6,7 +6,8 @@
 // by score and the best by draw key, ties to the smaller key, and raises the query's thresholds to their worst.
 // Memory: `state` holds four words a query: the worst score and the worst draw key that are held, as ordered words (0
 // until there are enough, NO_KEY where none are wanted); how many keys passed; how many of them were chosen. `pool`
-// holds a query's keys: `capacity` key numbers, as many ranks by score, and where DRAW is not 0 as many by draw key. A
+// holds a query's keys: `capacity` key numbers, as many ranks by score (of a key that just passed, the smallest that it
+// can have), and where DRAW is not 0 as many by draw key. A
 // count above the capacity says that keys were lost. `unsure` (where COUNT is 1) holds the number of pairs that lie too
 // near a limit to be counted, four counters a query (below lo, above hi, margin, ratio), then the pairs' rows and
 // columns. Else as scan.wgsl says.
@@ -49,6 +50,8 @@ struct Parameters {
 #include "draws.wgsl"
 
 const POOL_WORDS = select(2u, 3u, DRAW != 0u);
+/// 2⁻¹⁹, more than is rounded where an edge of magnitude 16 is widened.
+const BAND_ROUNDING = 1.9073486328125e-6;
 
 /// The number of a chunk's key among all keys.
 fn number_of(column: u32) -> vec2<u32> {
@@ -94,6 +97,8 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
         let units = gates[row * GATE_VECTORS + 2u];
         let error = bitcast<f32>(units.y);
         let limits = bitcast<vec4<f32>>(gates[row * GATE_VECTORS + 3u]);
+        // The band's edges are widened by the error; what lies this far within them lies inside.
+        let widest = 2.0 * error + BAND_ROUNDING;
         // The smallest approximate score, and draw key, of a key that may be needed.
         let worst = atomicLoad(&state[4u * row]);
         var needed = -16.0;
@@ -137,7 +142,14 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
             if passes {
                 let at = atomicAdd(&state[4u * row + 2u], 1u);
                 if at < parameters.capacity {
-                    pool[row * parameters.capacity * POOL_WORDS + at] = parameters.base + column;
+                    let to = row * parameters.capacity * POOL_WORDS + at;
+                    pool[to] = parameters.base + column;
+                    if DRAW == 0u {
+                        // For `prune`: the smallest score that the key can have, 0 where it may lie outside the band.
+                        let certain = score >= band.y + widest && score <= band.z - widest;
+                        let smallest = ordered(clamp(score, -band.w, band.w) - error);
+                        pool[to + parameters.capacity] = select(0u, smallest, certain);
+                    }
                 }
             }
         }

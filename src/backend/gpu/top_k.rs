@@ -1,9 +1,10 @@
 //! `top_k`: a gated scan, the canonical score of what passed, a selection of the best; step after step over the keys.
 //!
-//! Each query holds a pool of keys on the device. A step scans some keys: what passes the query's gate joins its pool,
-//! gets its canonical rank, and the best stay; the worst of them is the threshold of the next step, so that each step can
-//! be longer than the one before. Thresholds are canonical and only rise. Where a pool overflows, the step is done
-//! again, shorter: a step that is no longer than the room in the pool cannot overflow.
+//! Each query holds a pool of keys on the device. A step scans some keys: what passes the query's gate joins its pool (in
+//! WGSL, unless as many others as are wanted are better for certain), gets its canonical rank, and the best stay; the
+//! worst of them is the threshold of the next step, so that each step can be longer than the one before. Thresholds are
+//! canonical and only rise. Where a pool overflows, the step is done again, shorter: a step that is no longer than the
+//! room in the pool cannot overflow.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use super::matrix_unit::{self, Form, MatrixUnit, Packed, TILE_ROWS};
 use super::pairs::{Ready, metric_code, score_pairs};
 use super::rows::{Chunk, Side, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
+use super::source::Language;
 use super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer, draw_error};
@@ -29,6 +31,8 @@ const ROOM: usize = 1024;
 const SPAN_KEYS: usize = 1 << 31;
 /// Queries that are held at once, at most: groups of a launch in y.
 const MOST_QUERIES: usize = 1 << 15;
+/// The same on a processor that plays a GPU, where so many keep a launch below 100 ms.
+const MOST_QUERIES_OF_LANES: usize = 1 << 11;
 /// Words of a query's state.
 const STATE_WORDS: usize = 4;
 /// Rules that the scan counts.
@@ -77,6 +81,10 @@ impl Variant {
         Kernel { file: "rescore", entry: "rescore", constants, threads: [RESCORE_THREADS, 1] }
     }
 
+    fn prune(self) -> Kernel {
+        Kernel { entry: "prune", ..self.choose() }
+    }
+
     fn choose(self) -> Kernel {
         Kernel { file: "choose", entry: "choose", constants: vec![("DRAW", self.draw)], threads: [CHOOSE_THREADS, 1] }
     }
@@ -89,6 +97,9 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     for draw in 0..3 {
         let plain = Variant { metric: Metric::Cosine, split: true, lists: false, draw, count: false };
         kernels.push(plain.choose());
+        if prunes(offers, draw) {
+            kernels.push(plain.prune());
+        }
         for (metric, split) in [Metric::Cosine, Metric::Dot].into_iter().flat_map(|m| flags.map(|split| (m, split))) {
             kernels.push(Variant { metric, split, ..plain }.rescore());
         }
@@ -99,6 +110,11 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
         }
     }
     kernels
+}
+
+/// Whether what a scan lets pass is thinned out before it gets its canonical ranks.
+fn prunes(offers: &Offers, draw: u32) -> bool {
+    offers.language == Language::Wgsl && draw == 0
 }
 
 /// One call of `top_k`.
@@ -161,9 +177,10 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     let key_rows = (keys.rows_within(quarter) / TILE * TILE).max(TILE);
     let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
     let pool_words = if draw == 0 { 2 } else { 3 };
+    let most_queries = if queue.offers().lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
     let state_bytes = (capacity * pool_words * 4).max(UNSURE * 8 + 20).max(80) as u64;
     let query_rows =
-        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes)).min(MOST_QUERIES);
+        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes)).min(most_queries);
     if spec.nonfinite == NonFinite::Error {
         for range in pieces(rows, query_rows) {
             check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
@@ -398,7 +415,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
         let lanes = self.queue.offers().lanes > 0;
         let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
-        let least = if lanes { room.min(4 * all) } else { room };
+        let few = if prunes(self.queue.offers(), self.variant.draw) { 4 * TILE } else { TILE };
+        let least = if lanes { room.min((4 * all).max(few)) } else { room };
         likely.max(least).max(1).next_multiple_of(TILE)
     }
 
@@ -431,6 +449,9 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         }
         let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
         if new > 0 {
+            if prunes(queue.offers(), self.variant.draw) && new as usize > self.wanted.hardest {
+                self.prune(block)?;
+            }
             self.rescore(block, &chunk.rows, base, new)?;
             self.choose(block)?;
             queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut block.kept))?;
@@ -541,6 +562,22 @@ impl<Q: Queue + 'static> Call<'_, Q> {
                 Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
             ],
             first_group: Some(0),
+        })
+    }
+
+    /// Drops keys that passed and cannot be among the best.
+    fn prune(&self, block: &Block<Q>) -> Result<()> {
+        let rows = block.queries.rows;
+        self.queue.launch(&Launch {
+            kernel: &self.variant.prune(),
+            groups: [1, rows as u32, 1],
+            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32],
+            buffers: &[
+                self.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
+                self.whole(&block.gates, rows * size_of::<Gate>()),
+            ],
+            first_group: None,
         })
     }
 
