@@ -30,6 +30,11 @@ struct Parameters {
 @group(0) @binding(6) var<storage, read_write> counts: array<atomic<u32>>;
 @group(0) @binding(7) var<storage, read_write> unsure: array<atomic<u32>>;
 
+/// Bins of all queries together are counted by the workgroup first where they are no more than this.
+const LOCAL_BINS = 512u;
+
+var<workgroup> local_counts: array<atomic<u32>, LOCAL_BINS>;
+
 #include "mainloop.wgsl" where LANES = 0
 #include "mainloop_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
@@ -41,6 +46,15 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     find_lists(first_row, parameters.base + first_column, thread);
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
     let bins = f32(parameters.bins);
+    let slots = parameters.bins + 2u;
+    let local = PER_ROW == 0u && slots <= LOCAL_BINS;
+    let index = thread.y * THREADS_X + thread.x;
+    if local {
+        for (var slot = index; slot < slots; slot += THREADS_X * THREADS_Y) {
+            atomicStore(&local_counts[slot], 0u);
+        }
+    }
+    workgroupBarrier();
 
     for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
@@ -79,7 +93,22 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                     atomicStore(&unsure[2u + 2u * place], column);
                 }
             } else {
-                atomicAdd(&counts[counters + u32(i32(clamp(whole, -1.0, bins)) + 1)], 1u);
+                let slot = u32(i32(clamp(whole, -1.0, bins)) + 1);
+                if local {
+                    atomicAdd(&local_counts[slot], 1u);
+                } else {
+                    atomicAdd(&counts[counters + slot], 1u);
+                }
+            }
+        }
+    }
+
+    workgroupBarrier();
+    if local {
+        for (var slot = index; slot < slots; slot += THREADS_X * THREADS_Y) {
+            let counted = atomicLoad(&local_counts[slot]);
+            if counted > 0u {
+                atomicAdd(&counts[slot], counted);
             }
         }
     }

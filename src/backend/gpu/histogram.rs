@@ -19,6 +19,8 @@ use crate::spec::{Histogram, NonFinite};
 const SPAN_KEYS: usize = 1 << 31;
 /// Queries that are held at once, at most.
 const MOST_QUERIES: usize = 1 << 15;
+/// The same on a processor that plays a GPU, where so many keep a launch below 100 ms.
+const MOST_QUERIES_OF_LANES: usize = 1 << 13;
 /// Pairs near an edge that one step may note, where a tile for every query is no more.
 const UNSURE: usize = 1 << 20;
 
@@ -66,9 +68,10 @@ pub(crate) fn histogram<Q: Queue + 'static>(queue: &Q, spec: &Histogram, pair: P
     let keys = Side::new(queue, pair.keys);
     let rows = queries.rows();
     let quarter = queue.limits().memory_bytes / 4;
+    let most_queries = if queue.offers().lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
     let state_bytes = if spec.per_row { (spec.bins + 2) * 8 } else { 0 } + TILE * 8;
     let query_rows =
-        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes as u64)).min(MOST_QUERIES);
+        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes as u64)).min(most_queries);
     if spec.nonfinite == NonFinite::Error {
         for range in pieces(rows, query_rows) {
             check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
