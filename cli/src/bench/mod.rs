@@ -42,6 +42,8 @@ struct Report {
     seconds: f64,
     seconds_min: f64,
     seconds_max: f64,
+    /// What the device's launches took in a run by its own clock, on average; `null` where it has none.
+    device_seconds: Option<f64>,
     /// What counts as an operation's work.
     flops: &'static str,
     gflops: f64,
@@ -61,7 +63,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let measure_peak = || threads.map(|threads| peak::measure(threads, op == Operation::TopK));
     let before = measure_peak();
     let inputs = (rows::normal(1, queries, dim, args.dtype.into())?, rows::normal(2, keys, dim, args.dtype.into())?);
-    let mut seconds = measure(|| call(&device, op, k, &inputs))?;
+    let (mut seconds, device_time) = measure(|| call(&device, op, k, &inputs), || busy(&device))?;
     let after = measure_peak();
     seconds.sort_by(f64::total_cmp);
     let median = median(&seconds);
@@ -82,6 +84,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         seconds: median,
         seconds_min: seconds[0],
         seconds_max: seconds[seconds.len() - 1],
+        device_seconds: device_time.map(|time| time.as_secs_f64() / seconds.len() as f64),
         flops,
         gflops,
         peak_gflops,
@@ -121,9 +124,22 @@ fn call(device: &Device, op: Operation, k: usize, (queries, keys): &(Matrix, Mat
     }
 }
 
-/// Seconds of each run after the first, which warms up.
-fn measure(mut call: impl FnMut() -> cosmine::Result<()>) -> Result<Vec<f64>, Failure> {
+/// What all launches of a device took so far by its own clock, where it has one.
+fn busy(device: &Device) -> Option<Duration> {
+    #[cfg(feature = "wgpu")]
+    let busy = cosmine::wgpu::busy(device);
+    #[cfg(not(feature = "wgpu"))]
+    let (busy, _) = (None, device);
+    busy
+}
+
+/// Seconds of each run after the first, which warms up, and how far the device's clock went in all of them.
+fn measure(
+    mut call: impl FnMut() -> cosmine::Result<()>,
+    clock: impl Fn() -> Option<Duration>,
+) -> Result<(Vec<f64>, Option<Duration>), Failure> {
     call()?;
+    let before = clock();
     let begin = Instant::now();
     let mut seconds = Vec::new();
     while seconds.len() < LEAST_RUNS || (begin.elapsed() < DURATION && seconds.len() < MOST_RUNS) {
@@ -131,7 +147,7 @@ fn measure(mut call: impl FnMut() -> cosmine::Result<()>) -> Result<Vec<f64>, Fa
         call()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    Ok(seconds)
+    Ok((seconds, clock().zip(before).map(|(after, before)| after - before)))
 }
 
 /// Of ascending values.
@@ -152,6 +168,9 @@ fn in_words(report: &Report) {
         "{op}: {rows} × {keys} × {dim} of {dtype}{k}, on {device}{threads}, median of {runs} runs",
     ));
     let mut rows = vec![("seconds", format!("{:.6}", report.seconds)), ("GFLOP/s", format!("{:.1}", report.gflops))];
+    if let Some(seconds) = report.device_seconds {
+        rows.push(("device seconds", format!("{seconds:.6}")));
+    }
     if let (Some(peak), Some(ratio)) = (report.peak_gflops, report.ratio) {
         rows.push(("peak GFLOP/s", format!("{peak:.1}")));
         rows.push(("ratio", format!("{ratio:.3}")));
