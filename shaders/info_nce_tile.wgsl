@@ -39,6 +39,8 @@ var<workgroup> struck_end: array<u32, 64>;
 
 // The scores of a thread: the n-th is row n / HELD_COLUMNS and column n % HELD_COLUMNS of those that it holds.
 var<private> scores: array<f32, HELD>;
+// Whether its columns are finite rows.
+var<private> finite_columns: array<bool, HELD_COLUMNS>;
 // Which of them are negatives of their line, and of their column.
 var<private> of_line: u32;
 var<private> of_column: u32;
@@ -62,11 +64,15 @@ fn score_tile(group: vec2<u32>, thread: vec3<u32>) {
     let line = group.y * TILE;
     let column = group.x * TILE;
     let tile = mainloop(line, column, parameters.lines, parameters.block_columns, parameters.width / 4u, thread);
+    var across: array<vec4<u32>, HELD_COLUMNS>;
+    for (var j = 0u; j < HELD_COLUMNS; j++) {
+        across[j] = right_rows[min(column + column_of(j, thread), parameters.block_columns - 1u)];
+        finite_columns[j] = is_finite_row(across[j]);
+    }
     for (var i = 0u; i < HELD_ROWS; i++) {
         let x = left_rows[min(line + row_of(i, thread), parameters.lines - 1u)];
         for (var j = 0u; j < HELD_COLUMNS; j++) {
-            let y = right_rows[min(column + column_of(j, thread), parameters.block_columns - 1u)];
-            scores[i * HELD_COLUMNS + j] = finish_score(parameters.metric, tile.rows[i][j], x, y);
+            scores[i * HELD_COLUMNS + j] = finish_score(parameters.metric, tile.rows[i][j], x, across[j]);
         }
     }
 }
@@ -228,11 +234,8 @@ fn lower_bound(items: u32, first: u32, end: u32, value: u32) -> u32 {
 }
 
 // Whether a column is a negative of the log-sum that a line is; `query` is the log-sum's.
-fn is_negative_of_line(tile_line: u32, line: u32, column: u32, query: u32, score: f32) -> bool {
-    if (query == NOBODY || column >= parameters.block_columns) {
-        return false;
-    }
-    if (!is_finite_row(right_rows[column])) {
+fn is_negative_of_line(tile_line: u32, line: u32, column: u32, query: u32, score: f32, finite: bool) -> bool {
+    if (query == NOBODY || column >= parameters.block_columns || !finite) {
         return false;
     }
     let candidate = parameters.column_first + column;
@@ -300,16 +303,26 @@ fn mask_tile(group: vec2<u32>, thread: vec3<u32>) {
     find_struck(group, thread);
     of_line = 0u;
     of_column = 0u;
-    for (var n = 0u; n < HELD; n++) {
-        let tile_line = line_of(n, thread);
-        let line = group.y * TILE + tile_line;
-        let column = group.x * TILE + place_across(n, thread);
-        if (is_negative_of_line(tile_line, line, column, anchor_of_line(line), scores[n])) {
-            of_line |= 1u << n;
+    var anchors: array<u32, HELD_COLUMNS>;
+    if (COLUMNS == 1u) {
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            anchors[j] = anchor_of_column(group.x * TILE + column_of(j, thread));
         }
-        if (COLUMNS == 1u) {
-            if (is_negative_of_column(line, column, anchor_of_column(column), scores[n])) {
-                of_column |= 1u << n;
+    }
+    for (var i = 0u; i < HELD_ROWS; i++) {
+        let tile_line = row_of(i, thread);
+        let line = group.y * TILE + tile_line;
+        let anchor = anchor_of_line(line);
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            let n = i * HELD_COLUMNS + j;
+            let column = group.x * TILE + column_of(j, thread);
+            if (is_negative_of_line(tile_line, line, column, anchor, scores[n], finite_columns[j])) {
+                of_line |= 1u << n;
+            }
+            if (COLUMNS == 1u) {
+                if (is_negative_of_column(line, column, anchors[j], scores[n])) {
+                    of_column |= 1u << n;
+                }
             }
         }
     }
