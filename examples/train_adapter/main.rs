@@ -25,29 +25,85 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let settings = settings::Settings::parse(std::env::args().skip(1))?;
+    let (split, rows) = run(&settings)?;
+    table::write(&settings, &split, &rows)
+}
+
+/// Every scheme, every seed; prints the table as it grows.
+fn run(settings: &settings::Settings) -> Result<(data::Split, Vec<table::Row>)> {
     let mut limits = Limits::default();
     limits.threads = settings.threads;
     let device = Device::open("auto", limits)?;
     let data = data::Data::read(&settings.data)?;
     let split = data.split(settings.test);
-    let mut rows = vec![table::frozen(evaluate::evaluate(
-        &device,
-        &data,
-        &split.held_out,
-        &[adapter::Adapter::new(data.dim), adapter::Adapter::new(data.dim)],
-    )?)];
+    let identity = [adapter::Adapter::new(data.dim), adapter::Adapter::new(data.dim)];
+    let mut rows = vec![table::frozen(evaluate::evaluate(&device, &data, &split.held_out, &identity)?)];
     table::head();
     rows[0].print();
     for kind in &settings.schemes {
         let mut runs = Vec::new();
         for seed in 0..settings.seeds {
-            let outcome = train::train(&device, &data, &split, &settings, *kind, seed)?;
-            table::log(&settings, *kind, seed, &outcome.records)?;
+            let outcome = train::train(&device, &data, &split, settings, *kind, seed)?;
+            table::log(settings, *kind, seed, &outcome.records)?;
             runs.push(outcome);
         }
         let row = table::Row::of(kind.name(), &runs);
         row.print();
         rows.push(row);
     }
-    table::write(&settings, &split, &rows)
+    Ok((split, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(more: &str) -> settings::Settings {
+        let arguments = format!("--seeds 1 --epochs 8 --batch 64 --negatives 2 {more}");
+        settings::Settings::parse(arguments.split_whitespace().map(str::to_owned)).unwrap()
+    }
+
+    /// All schemes learn on the sample, and the fault makes the ladder step back and up again.
+    #[test]
+    fn every_scheme_learns_and_the_ladder_recovers_from_a_fault() {
+        let (split, rows) = run(&settings("")).unwrap();
+        assert_eq!((split.train.len(), split.held_out.len()), (1500, 250));
+        assert!(split.train.iter().all(|row| row % 8 > 1), "held-out rows are trained on");
+        let [frozen, schemes @ ..] = &rows[..] else { panic!("no table") };
+        assert_eq!(schemes.len(), settings::Kind::ALL.len());
+        for row in schemes {
+            assert!(row.recall_1() > frozen.recall_1() + 0.01, "{} does not learn", row.name());
+        }
+        let kinds = |row: &table::Row| -> Vec<String> {
+            row.moves().iter().map(|event| event.split(':').next().unwrap_or_default().to_owned()).collect()
+        };
+        let [.., full, fault] = schemes else { panic!("no scheme") };
+        assert!(kinds(full).is_empty(), "trouble without a fault: {:?}", full.moves());
+        assert_eq!(kinds(fault)[..2], ["trouble", "step_back"], "{:?}", fault.moves());
+        assert_eq!(kinds(fault).last().map(String::as_str), Some("step_up"), "{:?}", fault.moves());
+    }
+
+    #[test]
+    fn a_run_is_repeated_to_the_bit_and_logged() {
+        let folder = std::env::temp_dir().join(format!("train_adapter_{}", std::process::id()));
+        let more = format!("--epochs 2 --schemes full_curriculum --penalty 0.01 --logs {}", folder.display());
+        let losses = || -> Vec<String> {
+            run(&settings(&more)).unwrap();
+            let text = std::fs::read_to_string(folder.join("full_curriculum-0.jsonl")).unwrap();
+            let record = |line| serde_json::from_str::<cosmine::sampling::StepRecord>(line).unwrap();
+            text.lines().map(record).map(|record| format!("{:?} {:?}", record.loss, record.gap)).collect()
+        };
+        let (first, second) = (losses(), losses());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(first.len(), 2 * (1500 / 64));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn wrong_options_are_errors() {
+        for arguments in ["--batch 0", "--schemes best", "--split all", "--seeds", "--speed 9"] {
+            let arguments = arguments.split_whitespace().map(str::to_owned);
+            assert!(settings::Settings::parse(arguments).is_err());
+        }
+    }
 }

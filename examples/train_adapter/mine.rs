@@ -14,18 +14,21 @@ use crate::settings::{Kind, Settings};
 /// Lists mined over the training rows, and what choosing from them cost.
 pub(crate) struct Miner<'a> {
     device: &'a Device,
-    data: &'a Data,
     split: &'a Split,
     settings: &'a Settings,
     kind: Kind,
+    dim: usize,
+    /// The training rows, one after the other.
+    queries: Vec<f32>,
+    keys: Vec<f32>,
     groups: Vec<i64>,
     lists: Option<Neighbours>,
     pub(crate) seconds: f64,
 }
 
-/// A key drawn for a query: the places of both among the training rows.
+/// A key drawn for a query of the batch: its place among the training rows, and the score it was mined with, NaN where
+/// it was not mined.
 pub(crate) struct Drawn {
-    pub(crate) query: usize,
     pub(crate) key: usize,
     pub(crate) tier: &'static str,
     pub(crate) score: f32,
@@ -39,21 +42,33 @@ impl<'a> Miner<'a> {
         settings: &'a Settings,
         kind: Kind,
     ) -> Self {
-        let groups = split.train.iter().map(|row| data.groups[*row]).collect();
-        Miner { device, data, split, settings, kind, groups, lists: None, seconds: 0.0 }
+        let train = || split.train.iter().copied();
+        Miner {
+            device,
+            split,
+            settings,
+            kind,
+            dim: data.dim,
+            queries: gather(&data.queries, data.dim, train()),
+            keys: gather(&data.keys, data.dim, train()),
+            groups: train().map(|row| data.groups[row]).collect(),
+            lists: None,
+            seconds: 0.0,
+        }
     }
 
     /// Mines the training keys for every training query, with the adapters as they are.
     pub(crate) fn refresh(&mut self, pair: &[Adapter; 2], ratio: Option<f32>) -> Result<()> {
         let started = Instant::now();
-        let (rows, dim) = (self.split.train.len(), self.data.dim);
-        let train = || self.split.train.iter().copied();
-        let queries = pair[0].apply(self.device, &gather(&self.data.queries, dim, train()))?;
-        let keys = pair[1].apply(self.device, &gather(&self.data.keys, dim, train()))?;
+        let (rows, dim) = (self.split.train.len(), self.dim);
+        let queries = pair[0].apply(self.device, &self.queries)?;
+        let keys = pair[1].apply(self.device, &self.keys)?;
         let k = if self.kind.is_full() { self.settings.pool } else { self.settings.negatives };
         let mut spec = TopK::new(k).positives(Positives::Aligned);
         if self.kind != Kind::Hardest {
-            spec = spec.exclude_groups(self.groups.clone(), self.groups.clone());
+            if self.settings.full_groups || !self.kind.is_full() {
+                spec = spec.exclude_groups(self.groups.clone(), self.groups.clone());
+            }
             spec = spec.ratio(ratio.unwrap_or(self.settings.ratio));
         }
         let (queries, keys) = (Matrix::view(&queries, rows, dim)?, Matrix::view(&keys, rows, dim)?);
@@ -71,16 +86,11 @@ impl<'a> Miner<'a> {
                 (Kind::InBatch, _) => {}
                 (Kind::Random, _) | (_, None) => drawn.extend((0..k).map(|slot| {
                     let key = self.random(query, slot, seed, step);
-                    Drawn { query, key, tier: "random", score: f32::NAN }
+                    Drawn { key, tier: "random", score: f32::NAN }
                 })),
                 (_, Some(lists)) => {
                     let mined = lists.row_indices(query).iter().zip(lists.row_scores(query));
-                    drawn.extend(mined.map(|(key, score)| Drawn {
-                        query,
-                        key: *key as usize,
-                        tier: "hard",
-                        score: *score,
-                    }));
+                    drawn.extend(mined.map(|(key, score)| Drawn { key: *key as usize, tier: "hard", score: *score }));
                 }
             }
         }
@@ -115,21 +125,21 @@ impl<'a> Miner<'a> {
                 places.sort_unstable_by(|a, b| b.cmp(a));
                 drawn.extend(places.iter().map(|place| {
                     let (key, score) = list.remove(*place);
-                    Drawn { query, key, tier, score }
+                    Drawn { key, tier, score }
                 }));
             };
             // Twice as many as are wanted compete, so that use can tell between keys of like hardness.
             let rivals = list.len().min(2 * hard);
             take(&mut usage.choose(step, hard, &list[..rivals]), &mut list, "hard");
-            let mut order: Vec<usize> = (0..list.len()).collect();
-            order.sort_by_cached_key(|place| {
-                Select::philox([list[*place].0 as u32, query as u32, step as u32, 2], seed)
-            });
-            order.truncate(semi_hard);
-            take(&mut order, &mut list, "semi_hard");
+            if semi_hard > 0 {
+                let word = |key: usize| Select::philox([key as u32, query as u32, step as u32, 2], seed);
+                let mut order: Vec<usize> = (0..list.len()).collect();
+                order.sort_by_cached_key(|place| word(list[*place].0));
+                order.truncate(semi_hard);
+                take(&mut order, &mut list, "semi_hard");
+            }
             let missing = k - (drawn.len() - before).min(k);
             drawn.extend((0..missing).map(|slot| Drawn {
-                query,
                 key: self.random(query, slot, seed, step),
                 tier: "random",
                 score: f32::NAN,

@@ -61,6 +61,10 @@ pub(crate) struct Settings {
     pub(crate) curriculum: String,
     /// Keys mined per query for the curriculum to choose from.
     pub(crate) pool: usize,
+    /// Whether the curriculum leaves out keys of the query's own group.
+    pub(crate) full_groups: bool,
+    /// The strength of the penalty on use.
+    pub(crate) penalty: f64,
 }
 
 impl Settings {
@@ -83,7 +87,9 @@ impl Settings {
             bank: 1024,
             threads: 0,
             curriculum: include_str!("curriculum.toml").to_owned(),
-            pool: 32,
+            pool: 8,
+            full_groups: true,
+            penalty: 0.0,
         };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -106,6 +112,8 @@ impl Settings {
                 "--bank" => settings.bank = value.parse().map_err(|error| wrong(&error))?,
                 "--threads" => settings.threads = value.parse().map_err(|error| wrong(&error))?,
                 "--curriculum" => settings.curriculum = std::fs::read_to_string(&value)?,
+                "--full-groups" => settings.full_groups = choice(&value, "yes", "no").map_err(|error| wrong(&error))?,
+                "--penalty" => settings.penalty = value.parse().map_err(|error| wrong(&error))?,
                 "--pool" => settings.pool = value.parse().map_err(|error| wrong(&error))?,
                 _ => return Err(format!("{name} is no option; see the head of examples/train_adapter/main.rs").into()),
             }

@@ -82,6 +82,21 @@ impl Row {
         );
     }
 
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[cfg(test)]
+    pub(crate) fn recall_1(&self) -> f64 {
+        self.recall_1.mean
+    }
+
+    #[cfg(test)]
+    pub(crate) fn moves(&self) -> &[String] {
+        &self.moves
+    }
+
     fn json(&self) -> Value {
         let pair = |value: Mean| json!({"mean": value.mean, "standard_error": value.error});
         json!({
@@ -130,6 +145,8 @@ pub(crate) fn write(settings: &Settings, split: &Split, rows: &[Row]) -> Result<
             "mine_every": settings.mine_every,
             "bank": settings.bank,
             "pool": settings.pool,
+            "full_groups": settings.full_groups,
+            "penalty": settings.penalty,
             "curriculum": settings.curriculum,
         },
         "schemes": rows.iter().map(Row::json).collect::<Vec<_>>(),

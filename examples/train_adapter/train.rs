@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use cosmine::sampling::{
-    Averages, Event, Health, Safety, SafetyConfig, Scheme, Source, SourceRecord, StepRecord, Usage, UsageConfig,
-    hardness,
+    Averages, Event, Health, Safety, SafetyConfig, Scheme, Setting, Source, SourceRecord, StepRecord, TierRecord,
+    Usage, UsageConfig, hardness,
 };
 use cosmine::spec::InfoNce;
 use cosmine::{Device, Matrix};
@@ -42,7 +42,7 @@ pub(crate) fn train(
     let fault = (kind == Kind::Fault).then(|| ((steps / 2) as u64, (steps / 2 + steps / 10) as u64, 0.0005));
     let mut curriculum = curriculum(&settings.curriculum, steps, fault)?;
     let mut averages = Averages::new(0.95)?;
-    let mut usage = Usage::new(UsageConfig { penalty: 0.01, ..UsageConfig::default() })?;
+    let mut usage = Usage::new(UsageConfig { penalty: settings.penalty, ..UsageConfig::default() })?;
     let mut safety = Safety::new(SafetyConfig {
         ladder: vec![Scheme::Curriculum, Scheme::SemiHard, Scheme::InBatch],
         calm_steps: Some((steps / 20).max(1) as u64),
@@ -62,8 +62,9 @@ pub(crate) fn train(
             let step = number as u64;
             let begun = Instant::now();
             let setting = curriculum.at(step);
-            let steered = kind.is_full() && safety.scheme() == Scheme::Curriculum;
-            let drawn = match (kind.is_full(), safety.scheme()) {
+            let scheme = safety.scheme();
+            let steered = kind.is_full() && scheme == Scheme::Curriculum;
+            let drawn = match (kind.is_full(), scheme) {
                 (true, Scheme::InBatch) => Vec::new(),
                 (true, _) => miner.staged(members, &setting, &usage, seed, step),
                 (false, _) => miner.plain(members, seed, step),
@@ -81,7 +82,7 @@ pub(crate) fn train(
             ];
             let outputs = [pair[0].apply(device, &inputs[0])?, pair[1].apply(device, &inputs[1])?];
             let (own, mut others) = (&outputs[1][..settings.batch * dim], outputs[1][settings.batch * dim..].to_vec());
-            if kind == Kind::Bank || kind.is_full() {
+            if kind == Kind::Bank {
                 bank.iter().filter(|(key, _)| !members.contains(key)).for_each(|(_, row)| others.extend(row));
             }
             let spec = InfoNce::new(temperature).margin(margin);
@@ -103,28 +104,29 @@ pub(crate) fn train(
                 adapter.step(slope, number, rate, settings.decay);
             }
 
-            if kind == Kind::Bank || kind.is_full() {
+            if kind == Kind::Bank {
                 bank.extend(members.iter().copied().zip(own.chunks(dim).map(<[f32]>::to_vec)));
                 bank.drain(..bank.len().saturating_sub(settings.bank));
             }
-            usage.record(step, drawn.iter().map(|drawn| drawn.key));
             averages.observe_rows(&loss.statistics.positive, &loss.statistics.mean_negative);
             curriculum.observe(&loss.statistics, &averages);
             let mut events: Vec<Event> = Vec::new();
             if kind.is_full() {
+                usage.record(step, drawn.iter().map(|drawn| drawn.key));
                 events = safety.observe(step, &Health { loss: Some(f64::from(loss.loss)), ..Health::default() });
             }
             records.push(StepRecord {
                 step,
                 seconds: Some(started.elapsed().as_secs_f64()),
                 mining_seconds: Some(mining_seconds),
-                scheme: if kind.is_full() { safety.scheme().name() } else { kind.name() }.to_owned(),
+                scheme: if kind.is_full() { scheme.name() } else { kind.name() }.to_owned(),
                 loss: Some(f64::from(loss.loss)),
                 temperature: Some(f64::from(temperature)),
                 hardness: hardness(&loss.statistics, 0.05),
                 gap: averages.gap.value(),
                 gap_rate: averages.gap.rate(),
                 sources: vec![SourceRecord { source: Source::Corpus, drawn: drawn.len() as u64, gradient_mass: None }],
+                tiers: tiers(&drawn, &setting),
                 events,
                 ..StepRecord::default()
             });
@@ -134,6 +136,23 @@ pub(crate) fn train(
     let training_seconds = started.elapsed().as_secs_f64() - mining_seconds;
     let retrieval = evaluate(device, data, &split.held_out, &pair)?;
     Ok(Outcome { retrieval, training_seconds, mining_seconds, records })
+}
+
+/// What each tier gave.
+fn tiers(drawn: &[Drawn], setting: &Setting) -> Vec<TierRecord> {
+    let tier = |name: &str| {
+        let scores: Vec<f64> = drawn.iter().filter(|drawn| drawn.tier == name).map(|d| f64::from(d.score)).collect();
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        TierRecord {
+            name: name.to_owned(),
+            share: setting.shares.get(name).copied().unwrap_or(0.0),
+            drawn: scores.len() as u64,
+            missing: 0,
+            mean_score: mean.is_finite().then_some(mean),
+            gradient_mass: None,
+        }
+    };
+    ["hard", "semi_hard", "random"].map(tier).into_iter().filter(|tier| tier.drawn > 0).collect()
 }
 
 /// The keys drawn, each once, without those that the batch holds anyway: all of them serve every query.

@@ -127,7 +127,10 @@ impl Usage {
 
     /// What `key` loses of its score at `step`: `penalty · ln(1 + uses)`.
     pub fn penalty(&self, step: u64, key: usize) -> f64 {
-        self.config.penalty * self.uses(step, key).ln_1p()
+        match self.config.penalty {
+            0.0 => 0.0,
+            penalty => penalty * self.uses(step, key).ln_1p(),
+        }
     }
 
     /// Which `k` of the `(key, score)` candidates to take: those with the largest score less penalty, ties to the
