@@ -150,7 +150,7 @@ impl<'a> Miner<'a> {
 
     fn random(&self, query: usize, slot: usize, seed: u64, step: u64) -> usize {
         let word = Select::philox([query as u32, slot as u32, step as u32, 3], seed)[0];
-        (u64::from(word) * self.split.train.len() as u64 >> 32) as usize
+        ((u64::from(word) * self.split.train.len() as u64) >> 32) as usize
     }
 }
 
