@@ -209,6 +209,9 @@ fn two_runs_stand_side_by_side() {
     for chart in ["Scores over time: in_batch", "Scores over time: curriculum", "Gradient by tier: curriculum"] {
         assert!(page.contains(chart), "{chart}");
     }
+    let place = |chart: &str| page.find(&format!("<figcaption>{chart}<p>")).unwrap();
+    assert!(place("Band in force: in_batch") < place("Band in force: curriculum"));
+    assert!(place("Band in force: curriculum") < place("Distance from the positive: in_batch"));
     // One chart of the loss, with a line of each.
     assert_eq!(page.matches("<figcaption>Loss<p>").count(), 1);
     // Logs of one name are told apart.

@@ -137,6 +137,18 @@ impl Chart {
         self.layers.is_empty()
     }
 
+    /// Lets charts of several runs span the same values.
+    pub(super) fn share_axis(charts: &mut [Chart]) {
+        let ends = charts.iter().flat_map(|chart| &chart.layers).flat_map(Layer::ends).map(|(_, value)| value);
+        let spans = charts.iter().filter_map(|chart| chart.span.clone()).flat_map(|span| [span.start, span.end]);
+        let (low, high) = ends
+            .chain(spans)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        if charts.len() > 1 && low < high {
+            charts.iter_mut().for_each(|chart| chart.span = Some(low..high));
+        }
+    }
+
     /// What is inside the chart's `<svg>` element.
     pub(super) fn draw(&self) -> Result<String, Failure> {
         let mut svg = String::new();

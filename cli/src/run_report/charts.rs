@@ -12,7 +12,7 @@ pub(super) struct Section {
 }
 
 /// All that the runs have something to show for. With two runs, a chart of one value holds a line of each; a chart of
-/// several values is there once for each run, with the same vertical axis where it is a share or a score.
+/// several values is there once for each run, side by side and with the same vertical axis.
 pub(super) fn sections(runs: &[Run]) -> Vec<Section> {
     let section = |title, charts: Vec<Chart>| Section {
         title,
@@ -20,9 +20,9 @@ pub(super) fn sections(runs: &[Run]) -> Vec<Section> {
     };
     let sections = [
         section("Training", training(runs)),
-        section("Band", runs.iter().flat_map(|run| band(run, runs.len())).collect()),
-        section("Scores", runs.iter().flat_map(|run| scores(run, runs.len())).collect()),
-        section("Sources and tiers", runs.iter().flat_map(|run| shares(run, runs.len())).collect()),
+        section("Band", of_each(runs, band)),
+        section("Scores", of_each(runs, scores)),
+        section("Sources and tiers", of_each(runs, shares)),
         section("Rejections", rejections(runs)),
         section("Use of keys", usage(runs)),
         section("Hashing and refresh", refresh(runs)),
@@ -36,6 +36,20 @@ fn together(runs: &[Run], chart: Chart, value: impl Fn(&StepRecord) -> Option<f6
     let marks: Vec<f64> = if runs.len() == 1 { runs[0].marks() } else { Vec::new() };
     let lines = runs.iter().enumerate();
     lines.fold(chart.marks(&marks), |chart, (place, run)| chart.line(&run.name, place as u8, run.points(&value)))
+}
+
+/// The charts of every run, those that show the same beside each other.
+fn of_each(runs: &[Run], charts: impl Fn(&Run, usize) -> Vec<Chart>) -> Vec<Chart> {
+    let mut queues: Vec<_> = runs.iter().map(|run| charts(run, runs.len()).into_iter()).collect();
+    let mut all = Vec::new();
+    loop {
+        let mut same: Vec<Chart> = queues.iter_mut().filter_map(Iterator::next).collect();
+        if same.is_empty() {
+            return all;
+        }
+        Chart::share_axis(&mut same);
+        all.extend(same);
+    }
 }
 
 /// The title of one run's chart.
@@ -188,29 +202,24 @@ fn named(run: &Run, source: Source) -> bool {
 }
 
 fn rejections(runs: &[Run]) -> Vec<Chart> {
-    let mut charts = Vec::new();
-    for run in runs {
-        let mut chart = Chart::new(
-            of("Rejected keys by rule", run, runs.len()),
-            "keys",
-            "Keys that each rule rejected, at each step.",
-        );
-        let mut rules: Vec<&String> = run.records.iter().flat_map(|record| record.rejected.keys()).collect();
-        rules.sort();
-        rules.dedup();
-        let counted = |rule: &String| run.points(|record| record.rejected.get(rule).map(|keys| *keys as f64));
-        let with = rules.into_iter().map(|rule| (rule, counted(rule)));
-        let with = with.filter(|(_, points)| points.iter().any(|(_, keys)| *keys > 0.0));
-        for (place, (rule, points)) in with.enumerate() {
-            chart = chart.line(rule.replace('_', " "), place as u8, points);
-        }
-        charts.push(chart);
-    }
+    let mut charts = of_each(runs, |run, runs| vec![rejected(run, runs)]);
     let says = "Keys that score above the positive plus the guard's margin.";
     charts.push(together(runs, Chart::new("Suspects of being positives", "keys", says), |r| Some(r.suspects? as f64)));
     let says = "Queries that got fewer negatives than they asked for.";
     charts.push(together(runs, Chart::new("Short rows", "queries", says), |record| Some(record.short_rows? as f64)));
     charts
+}
+
+fn rejected(run: &Run, runs: usize) -> Chart {
+    let mut rules: Vec<&String> = run.records.iter().flat_map(|record| record.rejected.keys()).collect();
+    rules.sort();
+    rules.dedup();
+    let counted = |rule: &String| run.points(|record| record.rejected.get(rule).map(|keys| *keys as f64));
+    let with = rules.into_iter().map(|rule| (rule, counted(rule)));
+    let with = with.filter(|(_, points)| points.iter().any(|(_, keys)| *keys > 0.0)).enumerate();
+    let chart =
+        Chart::new(of("Rejected keys by rule", run, runs), "keys", "Keys that each rule rejected, at each step.");
+    with.fold(chart, |chart, (place, (rule, points))| chart.line(rule.replace('_', " "), place as u8, points))
 }
 
 fn usage(runs: &[Run]) -> Vec<Chart> {

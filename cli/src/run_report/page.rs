@@ -51,7 +51,7 @@ pub(super) fn page(runs: &[Run], sections: &[Section]) -> Result<String, Failure
                     @for (title, figures) in &drawn {
                         section id=(anchor(title)) {
                             h2 { (title) }
-                            div class="charts" { @for figure in figures { (figure) } }
+                            div class=(if runs.len() == 2 { "charts two" } else { "charts" }) { @for figure in figures { (figure) } }
                         }
                     }
                     @for (title, table) in &tables {

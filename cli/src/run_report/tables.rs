@@ -215,7 +215,7 @@ pub(super) fn events(runs: &[Run]) -> Option<Markup> {
                         } }
                         tbody {
                             @for (step, kind, message) in events.iter().take(MOST_ROWS) {
-                                tr { td { (step) } td class="text" { (kind.replace('_', " ")) } td class="text" { (message) } }
+                                tr { td { (step) } td class="text" { (kind.replace('_', " ")) } td class="text wrap" { (message) } }
                             }
                         }
                     }
