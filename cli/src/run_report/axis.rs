@@ -77,7 +77,12 @@ pub(super) fn number(value: f64, step: f64) -> String {
         _ => (1.0, ""),
     };
     let decimals = (-(step / divisor).log10().floor()).clamp(0.0, 9.0) as usize;
-    if step < 1e-5 && value != 0.0 { format!("{value:.2e}") } else { format!("{:.decimals$}{suffix}", value / divisor) }
+    if step < 5e-4 && value != 0.0 {
+        // So many zeros behind the point would not fit beside the axis.
+        let digits = (value.abs().log10().floor() - step.log10().floor()).clamp(0.0, 9.0) as usize;
+        return format!("{value:.digits$e}");
+    }
+    format!("{:.decimals$}{suffix}", value / divisor)
 }
 
 #[cfg(test)]
@@ -99,5 +104,6 @@ mod tests {
             (number(25_000.0, 5_000.0), number(0.3, 0.1), number(2.0, 1.0)),
             ("25k".into(), "0.3".into(), "2".into())
         );
+        assert_eq!((number(0.00014, 0.00002), number(0.0105, 0.0002)), ("1.4e-4".into(), "1.05e-2".into()));
     }
 }

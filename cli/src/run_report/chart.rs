@@ -178,7 +178,7 @@ impl Chart {
             .margin_bottom(6)
             .margin_left(4)
             .x_label_area_size(40)
-            .y_label_area_size(64)
+            .y_label_area_size(70)
             .build_cartesian_2d(x_axis, y_axis)?;
         chart
             .configure_mesh()

@@ -208,7 +208,7 @@ pub(super) fn events(runs: &[Run]) -> Option<Markup> {
             @for (run, events) in &all {
                 div {
                     @if runs.len() > 1 { h3 { (run.name) } }
-                    table {
+                    @if events.is_empty() { p { "None." } } @else { table {
                         @if events.len() > MOST_ROWS { caption { "The first " (MOST_ROWS) " of " (events.len()) } }
                         thead { tr {
                             th scope="col" { "step" } th scope="col" class="text" { "kind" } th scope="col" class="text" { "what and why" }
@@ -218,7 +218,7 @@ pub(super) fn events(runs: &[Run]) -> Option<Markup> {
                                 tr { td { (step) } td class="text" { (kind.replace('_', " ")) } td class="text wrap" { (message) } }
                             }
                         }
-                    }
+                    } }
                 }
             }
         }
