@@ -172,6 +172,8 @@ fn event_files_are_framed() {
     let own = kept.is_none().then(|| Directory::new("events"));
     let directory = own.as_ref().map_or_else(|| kept.clone().unwrap(), |own| own.0.clone());
     let events = directory.join("events");
+    // What an earlier run kept there.
+    let _ = std::fs::remove_dir_all(&events);
     std::fs::create_dir_all(&directory).unwrap();
     let mut lines = JsonLines::create(&directory.join("run.jsonl")).unwrap();
     let mut log = TensorBoard::create(&events).unwrap();
