@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::among;
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, Batch, Pair};
+use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
-use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, Shape, TopK};
+use crate::spec::{Cosine, HashCodes, Histogram, InfoNce, Lists, Metric, NonFinite, Shape, TopK};
 
 /// A device that computes. Cheap to clone; may be used from many threads at once.
 ///
@@ -207,6 +209,54 @@ impl Device {
     pub fn top_k(&self, spec: &TopK, queries: &dyn Rows, keys: &dyn Rows) -> Result<Neighbours> {
         spec.validate(Shape::of(queries, keys)?)?;
         self.backend.top_k(spec, Pair { queries, keys })
+    }
+
+    /// k keys for each query, exactly, among the keys listed for it: what [`Device::top_k`] answers where all other keys
+    /// are out of the question. Whatever made the lists, band, guards, exclusions and draws hold. Rejected keys are
+    /// counted among the listed ones; special rows are not counted.
+    ///
+    /// # Errors
+    /// As [`Device::top_k`]; [`Error::Shape`] where there is not one list per query, or a list names no key.
+    /// [`Error::NonFinite`] of rows that a list or the positives name.
+    pub fn top_k_among(
+        &self,
+        spec: &TopK,
+        candidates: &Lists,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+    ) -> Result<Neighbours> {
+        let shape = Shape::of(queries, keys)?;
+        spec.validate(shape)?;
+        candidates.validate("candidates", shape.queries, shape.keys)?;
+        among::top_k_among(&*self.backend, spec, candidates, Pair { queries, keys })
+    }
+
+    /// Codes of rows: which side of seeded hyperplanes each lies on. See [`HashCodes`].
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where the width or a threshold is none; [`Error::Shape`] where dim is above
+    /// [`MAX_DIM`](crate::spec::MAX_DIM); [`Error::OutOfMemory`]; what a source says while it is read.
+    pub fn hash_codes(&self, spec: &HashCodes, rows: &dyn Rows) -> Result<Codes> {
+        Shape::of(rows, rows)?;
+        spec.validate()?;
+        Codes::from_words(spec.bits, self.backend.hash_codes(spec, rows)?)
+    }
+
+    /// The `count` keys whose codes differ from each query's in the fewest bits, ties by index; all keys where there are
+    /// fewer.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the codes differ in width; [`Error::OutOfMemory`].
+    pub fn near_codes(&self, queries: &Codes, keys: &Codes, count: usize) -> Result<NearCodes> {
+        if queries.bits() != keys.bits() {
+            let reason = format!("codes of {} bits beside queries of {}", keys.bits(), queries.bits());
+            return Err(Error::shape("keys", reason));
+        }
+        let count = count.min(keys.rows());
+        if count == 0 || queries.rows() == 0 {
+            return Ok(NearCodes { rows: queries.rows(), count, indices: Vec::new(), distances: Vec::new() });
+        }
+        self.backend.near_codes(queries, keys, count)
     }
 
     /// The distribution of the canonical scores, exactly. See [`Histogram`].

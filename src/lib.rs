@@ -9,6 +9,7 @@
 //! | [`Device::cosine`] | writes the tile (the one operation that does) | `batch × rows × keys` scores |
 //! | [`Device::top_k`] | gates against a per-query threshold inside a per-query band | k neighbours per query |
 //! | [`Device::histogram`] | counts per bin | the distribution of the scores |
+//! | [`Device::hash_codes`] | the side of each hyperplane that a row lies on | codes, for pruning by [`Device::near_codes`] before [`Device::top_k_among`] |
 //! | [`Device::info_nce`] | online log-sum-exp, then gradients | loss, `dQ`, `dK`, `dτ`, row statistics, key influence |
 //!
 //! ```
@@ -68,7 +69,9 @@
 //! bench of `top_k` all say `top_k`. A new operation is a specification in `spec`, a naive version in `oracle`, a verb
 //! in `backend::Backend` with a file per backend, a method of [`Device`], and a test that compares the two.
 
+mod among;
 mod backend;
+mod codes;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod device;
@@ -84,6 +87,7 @@ pub mod spec;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+pub use codes::{Codes, NearCodes};
 pub use device::{Device, DeviceInfo};
 pub use device_matrix::DeviceMatrix;
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What a device must be able to do: one verb per operation.
 
-mod best;
-mod bounds;
+pub(crate) mod best;
+pub(crate) mod bounds;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -15,12 +15,13 @@ pub(crate) mod wgpu;
 
 use std::any::Any;
 
+use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::Storage;
 use crate::error::Result;
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
-use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+use crate::spec::{Cosine, HashCodes, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// The two sides of a comparison.
 #[derive(Clone, Copy)]
@@ -52,6 +53,10 @@ pub(crate) trait Backend: Any + Send + Sync {
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>>;
     fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours>;
     fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts>;
+    /// The words of the rows' codes, row after row.
+    fn hash_codes(&self, spec: &HashCodes, rows: &dyn Rows) -> Result<Vec<u64>>;
+    /// The nearest codes; `count` is no larger than the number of keys.
+    fn near_codes(&self, queries: &Codes, keys: &Codes, count: usize) -> Result<NearCodes>;
     /// The loss, and the gradients where `gradients` asks for them.
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)>;
 }

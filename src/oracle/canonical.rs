@@ -78,6 +78,11 @@ impl CanonicalRow {
         }
     }
 
+    /// The dot product with a row of ±1, times this row's inverse norm.
+    pub(super) fn projected(&self, projection: &CanonicalRow) -> f32 {
+        self.dot(projection) * self.inverse_norm
+    }
+
     fn dot(&self, key: &CanonicalRow) -> f32 {
         let mut lanes = [0.0_f32; LANES];
         let query_groups = self.high.as_chunks::<LANES>().0.iter().zip(self.low.as_chunks::<LANES>().0);

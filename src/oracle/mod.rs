@@ -4,7 +4,8 @@
 //!
 //! Two kinds of answers are defined here:
 //!
-//! * What is canonical, to the bit: [`canonical_score`], [`score_pairs`], [`top_k`], [`histogram`]. A device that is
+//! * What is canonical, to the bit: [`canonical_score`], [`score_pairs`], [`top_k`], [`top_k_among`],
+//!   [`histogram`], [`hash_codes`], [`near_codes`]. A device that is
 //!   canonical gives the same.
 //! * What is exact, in f64 from the rows widened to f64: [`exact_score`], [`cosine`], [`info_nce`]. A device comes as
 //!   close as its documentation promises. Whatever is decided by a score, as the guards of `info_nce`, is decided by
@@ -27,6 +28,7 @@ mod cosine;
 mod exact;
 #[cfg(test)]
 mod gradient_check;
+mod hash_codes;
 mod histogram;
 mod info_nce;
 mod input;
@@ -39,7 +41,8 @@ mod top_k;
 pub use canonical::canonical_score;
 pub use cosine::cosine;
 pub use exact::exact_score;
+pub use hash_codes::{hash_codes, near_codes};
 pub use histogram::histogram;
 pub use info_nce::{LossAndGradients, info_nce};
 pub use score_pairs::score_pairs;
-pub use top_k::top_k;
+pub use top_k::{top_k, top_k_among};

@@ -10,7 +10,7 @@ use super::rules::{exclusion, outside};
 use crate::error::{Result, try_vec};
 use crate::matrix::Matrix;
 use crate::output::{Neighbours, Rejected, Rule};
-use crate::spec::{Select, Shape, TopK};
+use crate::spec::{Lists, Select, Shape, TopK};
 
 /// What one query gets.
 struct Row {
@@ -26,6 +26,21 @@ struct Row {
 /// As [`Device::top_k`](crate::Device::top_k).
 pub fn top_k(spec: &TopK, queries: &Matrix, keys: &Matrix) -> Result<Neighbours> {
     spec.validate(Shape::of(queries, keys)?)?;
+    of_keys(spec, None, queries, keys)
+}
+
+/// The same where each query asks only the keys listed for it. Keys that are not listed count for no rule.
+///
+/// # Errors
+/// As [`Device::top_k_among`](crate::Device::top_k_among), and where any row holds NaN or an infinity.
+pub fn top_k_among(spec: &TopK, candidates: &Lists, queries: &Matrix, keys: &Matrix) -> Result<Neighbours> {
+    let shape = Shape::of(queries, keys)?;
+    spec.validate(shape)?;
+    candidates.validate("candidates", shape.queries, shape.keys)?;
+    of_keys(spec, Some(candidates), queries, keys)
+}
+
+fn of_keys(spec: &TopK, candidates: Option<&Lists>, queries: &Matrix, keys: &Matrix) -> Result<Neighbours> {
     let queries = Input::read(queries, "queries", spec.nonfinite)?;
     let keys = Input::read(keys, "keys", spec.nonfinite)?;
     let (canonical_queries, canonical_keys) = (queries.canonical(), keys.canonical());
@@ -33,7 +48,13 @@ pub fn top_k(spec: &TopK, queries: &Matrix, keys: &Matrix) -> Result<Neighbours>
     let rows: Vec<Row> = canonical_queries
         .par_iter()
         .enumerate()
-        .map(|(row, query)| one_row(spec, row, query.as_ref(), &canonical_keys, positives.get(row)))
+        .map(|(row, query)| {
+            let asked: Vec<usize> = match candidates {
+                Some(lists) => lists.get(row).to_vec(),
+                None => (0..canonical_keys.len()).collect(),
+            };
+            one_row(spec, row, query.as_ref(), &canonical_keys, positives.get(row), &asked)
+        })
         .collect();
 
     let slots = rows.len().saturating_mul(spec.k);
@@ -67,10 +88,11 @@ fn one_row(
     query: Option<&CanonicalRow>,
     keys: &[Option<CanonicalRow>],
     positives: &[usize],
+    asked: &[usize],
 ) -> Row {
     let mut rejected = Rejected::default();
     let Some(query) = query else {
-        rejected.add(Rule::NonFinite, keys.len() as u64);
+        rejected.add(Rule::NonFinite, asked.len() as u64);
         return Row { taken: Vec::new(), positive: None, rejected };
     };
     let score = |key: &CanonicalRow| query.score(spec.metric, key);
@@ -82,8 +104,8 @@ fn one_row(
     let number = spec.first_query + row;
 
     let mut eligible = Vec::new();
-    for (index, key) in keys.iter().enumerate() {
-        let verdict = match key {
+    for index in asked.iter().copied() {
+        let verdict = match &keys[index] {
             None => Err(Rule::NonFinite),
             Some(key) => match exclusion(&spec.exclude, positives, row, number, index) {
                 Some(rule) => Err(rule),

@@ -6,6 +6,7 @@
 mod band;
 mod cosine;
 mod exclude;
+mod hash_codes;
 mod histogram;
 mod info_nce;
 mod lists;
@@ -15,6 +16,7 @@ mod top_k;
 pub use band::Band;
 pub use cosine::Cosine;
 pub use exclude::{Bitset, Exclude, Groups};
+pub use hash_codes::HashCodes;
 pub use histogram::Histogram;
 pub use info_nce::{AlphaOn, Directions, Guard, InfoNce, Reading};
 pub use lists::{Lists, Positives};

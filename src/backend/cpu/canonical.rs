@@ -121,6 +121,16 @@ pub(crate) fn scores(
     std::array::from_fn(|lane| finish(metric, dots[lane], query, &keys[lane]))
 }
 
+/// The dot products of a row with rows of ±1, side by side, times the row's inverse norm; 0 for a row that is not finite.
+pub(crate) fn projected(isa: Isa, row: &Prepared, projections: &[Prepared; SIDE_BY_SIDE]) -> [f32; SIDE_BY_SIDE] {
+    if !row.scale.finite {
+        return [0.0; SIDE_BY_SIDE];
+    }
+    let x = [row.scaled.as_slice(); SIDE_BY_SIDE];
+    let y = projections.each_ref().map(|projection| projection.scaled.as_slice());
+    isa.dispatch(Dots { x, y, split: row.split }).map(|dot| dot * row.scale.inverse)
+}
+
 fn finish(metric: Metric, dot: f32, query: &Prepared, key: &Prepared) -> f32 {
     match metric {
         Metric::Cosine => ((dot * query.scale.inverse) * key.scale.inverse).clamp(-1.0, 1.0),

@@ -5,6 +5,7 @@ mod codes;
 mod cosine;
 mod exclusions;
 mod gate;
+mod hash_codes;
 mod histogram;
 #[cfg(test)]
 mod hostile;
@@ -12,6 +13,7 @@ mod info_nce;
 mod kernel;
 mod lanes;
 mod look;
+mod near_codes;
 mod packed;
 mod pairs;
 mod refine;
@@ -26,12 +28,13 @@ mod top_k;
 use lanes::Isa;
 
 use super::{Backend, Batch, Pair, fixed_vectors};
+use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::Storage;
 use crate::error::Result;
 use crate::matrix::{Matrix, Rows};
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
-use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+use crate::spec::{Cosine, HashCodes, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// The processor with its pool of threads.
 pub(crate) struct Cpu {
@@ -122,6 +125,14 @@ impl Backend for Cpu {
 
     fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
         self.install(|| histogram::histogram(self, spec, pair))
+    }
+
+    fn hash_codes(&self, spec: &HashCodes, rows: &dyn Rows) -> Result<Vec<u64>> {
+        self.install(|| hash_codes::hash_codes(self, spec, rows))
+    }
+
+    fn near_codes(&self, queries: &Codes, keys: &Codes, count: usize) -> Result<NearCodes> {
+        self.install(|| near_codes::near_codes(self.isa, queries, keys, count))
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {

@@ -47,12 +47,13 @@ use cudarc::driver::{CudaContext, CudaStream};
 use super::gpu::rows::{Call, Stored};
 use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
+use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::Storage;
 use crate::error::{Error, Result};
 use crate::matrix::{Dtype, Rows};
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
-use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+use crate::spec::{Cosine, HashCodes, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 use card::Card;
 use lane::Lane;
@@ -228,6 +229,14 @@ impl Backend for Cuda {
 
     fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
         self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
+    }
+
+    fn hash_codes(&self, spec: &HashCodes, rows: &dyn Rows) -> Result<Vec<u64>> {
+        self.calls.run(|queue| gpu::hash_codes::hash_codes(queue, spec, rows))
+    }
+
+    fn near_codes(&self, queries: &Codes, keys: &Codes, count: usize) -> Result<NearCodes> {
+        self.calls.run(|queue| gpu::hash_codes::near_codes(queue, queries, keys, count))
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {

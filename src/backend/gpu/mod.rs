@@ -6,6 +6,7 @@
 
 pub(crate) mod cosine;
 mod exclusions;
+pub(crate) mod hash_codes;
 pub(crate) mod histogram;
 pub(crate) mod info_nce;
 pub(crate) mod matrix_unit;
@@ -125,6 +126,7 @@ pub(crate) struct Launch<'a, Q: Queue> {
 pub(crate) fn kernels(offers: &Offers) -> Vec<Kernel> {
     let operations = [
         cosine::kernels(offers),
+        hash_codes::kernels(offers),
         histogram::kernels(offers),
         info_nce::kernels(offers),
         matrix_unit::kernels(offers),

@@ -18,12 +18,13 @@ use queue::{Session, WgpuQueue};
 use super::gpu::rows::{Call, Stored};
 use super::gpu::{self, Output, Queue};
 use super::{Backend, Batch, Pair, fixed_vectors};
+use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::Storage;
 use crate::error::Result;
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
-use crate::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+use crate::spec::{Cosine, HashCodes, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// An adapter that is open.
 pub(crate) struct Wgpu {
@@ -125,6 +126,14 @@ impl Backend for Wgpu {
 
     fn histogram(&self, spec: &Histogram, pair: Pair) -> Result<Counts> {
         self.calls.run(|queue| gpu::histogram::histogram(queue, spec, pair))
+    }
+
+    fn hash_codes(&self, spec: &HashCodes, rows: &dyn Rows) -> Result<Vec<u64>> {
+        self.calls.run(|queue| gpu::hash_codes::hash_codes(queue, spec, rows))
+    }
+
+    fn near_codes(&self, queries: &Codes, keys: &Codes, count: usize) -> Result<NearCodes> {
+        self.calls.run(|queue| gpu::hash_codes::near_codes(queue, queries, keys, count))
     }
 
     fn info_nce(&self, spec: &InfoNce, batch: Batch, gradients: bool) -> Result<(Loss, Option<Gradients>)> {
