@@ -1,0 +1,370 @@
+//! Mined lists that follow the model: rows are embedded anew in ranges, and what depends on them is brought up to date
+//! for those rows only, the oldest lists first, within a budget of keys per step.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes;
+use super::record::RefreshRecord;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::matrix::Rows;
+use crate::output::Neighbours;
+use crate::spec::{Lists, Select, TopK};
+
+/// A repair scores its keys one by one, at the cost of some dozens of keys of a scan each: it is tried where at most one
+/// key in so many changed.
+const REPAIR_SHARE: usize = 32;
+/// Changed keys that are always few enough.
+const LEAST_REPAIR: usize = 32;
+/// Pairs that repairs score at once, about.
+const MOST_PAIRS: u64 = 1 << 22;
+
+/// The negatives that were mined for one query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MinedList {
+    /// Keys, as [`Device::top_k`] returned them: by score descending, then index ascending.
+    pub keys: Vec<usize>,
+    /// Their scores when they were mined.
+    #[serde(with = "bytes::words")]
+    pub scores: Vec<f32>,
+    /// The step at which the list was last brought up to date; none before it was mined.
+    pub mined: Option<u64>,
+    /// How many changes of keys it has seen.
+    changes: u64,
+    /// Whether the query was embedded anew, so that nothing of the list can be kept.
+    query_changed: bool,
+}
+
+/// Keys that were embedded anew; lists that have seen fewer than `number` changes have not seen it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Change {
+    number: u64,
+    keys: Range<usize>,
+}
+
+/// What one [`MinedLists::refresh`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// Lists that were mined anew against all keys.
+    pub mined: u64,
+    /// Lists that were repaired from the changed keys alone.
+    pub repaired: u64,
+    /// Keys that were spent: all keys for a list mined anew; those looked at for a list that was to be repaired.
+    pub keys: u64,
+    /// Lists that are stale still.
+    pub stale: u64,
+    /// Steps since the oldest list was brought up to date.
+    pub oldest: u64,
+}
+
+impl Refreshed {
+    /// The record of a step in which `embedded` keys were embedded anew.
+    pub fn record(&self, embedded: u64) -> RefreshRecord {
+        RefreshRecord { embedded, mined: self.mined + self.repaired, stale: self.stale, oldest: self.oldest }
+    }
+}
+
+/// Mined lists, one per query, that know how old they are and what has changed since.
+///
+/// A list is stale where its query or any key was embedded anew after it was mined. [`MinedLists::refresh`] brings stale
+/// lists up to date, the oldest first, ties by query; afterwards such a list is, to the bit, what [`Device::top_k`]
+/// returns for its query.
+///
+/// Where few keys changed and the hardest are asked for ([`Select::Hardest`], no rank window), a list is repaired without
+/// a scan: let θ be the last entry of the old, full list, by score, then index. Every unchanged key that is not in the list
+/// is eligible for no place before θ, since neither its score nor the band has changed. So the best k of the changed keys
+/// and the unchanged entries are the answer where all of them stand at θ or before it; where the old list was short, all
+/// unchanged eligible keys are in it, and they always are. Else, and where the query's positive changed, the list is mined
+/// anew.
+///
+/// The rules of the specification (positives, groups, exclusions, band) and the numbers of the queries must be the same in every call; where they change,
+/// call [`MinedLists::rules_changed`].
+///
+/// ```
+/// use cosmine::sampling::MinedLists;
+/// use cosmine::{Device, Matrix, spec::TopK};
+/// let device = Device::cpu();
+/// let queries = Matrix::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0], 2, 2)?;
+/// let mut corpus = device.upload(&Matrix::from_vec(vec![1.0_f32, 0.1, 0.1, 1.0, 0.7, 0.7], 3, 2)?)?;
+/// let (spec, mut lists) = (TopK::new(1), MinedLists::new(2, 3));
+/// lists.refresh(&device, &spec, &queries, &corpus, 0, 1_000)?;
+/// assert_eq!((&lists.list(0).keys, &lists.list(1).keys), (&vec![0], &vec![1]));
+///
+/// corpus.update(0, &Matrix::from_vec(vec![-1.0_f32, 0.0], 1, 2)?)?;
+/// lists.keys_changed(0..1)?;
+/// let done = lists.refresh(&device, &spec, &queries, &corpus, 5, 1_000)?;
+/// assert_eq!((done.mined, done.repaired, done.stale), (1, 1, 0));
+/// assert_eq!((&lists.list(0).keys, lists.age(0, 7)), (&vec![2], Some(2)));
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MinedLists {
+    keys: usize,
+    lists: Vec<MinedList>,
+    /// Changes of keys so far.
+    changes: u64,
+    /// Those that a list has not seen, ascending.
+    log: Vec<Change>,
+    /// Keys of past budgets that were too few for the next list.
+    saved: u64,
+    /// The length that lists were mined with.
+    k: Option<usize>,
+}
+
+impl MinedLists {
+    /// Empty lists for `queries` queries among `keys` keys, all of them to be mined.
+    pub fn new(queries: usize, keys: usize) -> Self {
+        MinedLists { keys, lists: vec![MinedList::default(); queries], changes: 0, log: Vec::new(), saved: 0, k: None }
+    }
+
+    /// Number of lists.
+    pub fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// Whether there is no list.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty()
+    }
+
+    /// The list of a query.
+    ///
+    /// # Panics
+    /// Where `query >= self.len()`.
+    pub fn list(&self, query: usize) -> &MinedList {
+        &self.lists[query]
+    }
+
+    /// All lists as they are, for [`InfoNce::listed`](crate::spec::InfoNce::listed) and the like.
+    pub fn lists(&self) -> Lists {
+        Lists::from_rows(self.lists.iter().map(|list| list.keys.iter().copied()))
+    }
+
+    /// Steps since a list was brought up to date; none before it was mined.
+    ///
+    /// # Panics
+    /// Where `query >= self.len()`.
+    pub fn age(&self, query: usize, step: u64) -> Option<u64> {
+        self.lists[query].mined.map(|mined| step.saturating_sub(mined))
+    }
+
+    /// Whether a list is not up to date.
+    ///
+    /// # Panics
+    /// Where `query >= self.len()`.
+    pub fn is_stale(&self, query: usize) -> bool {
+        let list = &self.lists[query];
+        list.mined.is_none() || list.query_changed || list.changes < self.changes
+    }
+
+    /// How many lists are not up to date.
+    pub fn stale(&self) -> usize {
+        (0..self.lists.len()).filter(|query| self.is_stale(*query)).count()
+    }
+
+    /// Notes that keys were embedded anew.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the range does not lie within the keys.
+    pub fn keys_changed(&mut self, keys: Range<usize>) -> Result<()> {
+        within("keys", &keys, self.keys)?;
+        if !keys.is_empty() {
+            self.changes += 1;
+            self.log.push(Change { number: self.changes, keys });
+        }
+        Ok(())
+    }
+
+    /// Notes that queries were embedded anew.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the range does not lie within the queries.
+    pub fn queries_changed(&mut self, queries: Range<usize>) -> Result<()> {
+        within("queries", &queries, self.lists.len())?;
+        self.lists[queries].iter_mut().for_each(|list| list.query_changed = true);
+        Ok(())
+    }
+
+    /// Notes that the rules that lists are mined by have changed: nothing of any list can be kept.
+    pub fn rules_changed(&mut self) {
+        self.lists.iter_mut().for_each(|list| list.query_changed = true);
+    }
+
+    /// Brings stale lists up to date, the oldest first, until `budget` keys and what was saved are spent. A list costs all
+    /// keys where it is mined anew, and those looked at where a repair is tried. What is left over, less than a list's
+    /// cost, is saved for the next step. `spec` is for all queries, its `k` the length of the lists.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where queries or keys are not those the lists were made for; as [`Device::top_k`]. Lists are as they
+    /// were, or up to date.
+    pub fn refresh(
+        &mut self,
+        device: &Device,
+        spec: &TopK,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+        step: u64,
+        budget: u64,
+    ) -> Result<Refreshed> {
+        if (queries.rows(), keys.rows()) != (self.lists.len(), self.keys) {
+            let reason = format!(
+                "{} queries and {} keys, for lists of {} among {}",
+                queries.rows(),
+                keys.rows(),
+                self.lists.len(),
+                self.keys
+            );
+            return Err(Error::shape("keys", reason));
+        }
+        // A list that was full may be short of a larger k.
+        if self.k.replace(spec.k).is_some_and(|k| k != spec.k) {
+            self.rules_changed();
+        }
+        let mut done = Refreshed::default();
+        let mut left = budget.saturating_add(self.saved);
+        let scan = (self.keys as u64).max(1);
+        let call =
+            Call { device, spec, queries, keys, positives: spec.positives.to_lists(queries.rows(), spec.first_query) };
+        let mut order: Vec<usize> = (0..self.lists.len()).filter(|query| self.is_stale(*query)).collect();
+        order.sort_by_key(|query| (self.lists[*query].mined.map_or(0, |mined| mined + 1), *query));
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            // As many as the budget holds however they turn out: a repair that fails has cost its keys and a scan.
+            let (mut cost, mut looked_at) = (0, 0);
+            let fits = |query: &&usize| {
+                let repair = self.repair(&call, **query).map_or(0, |keys| keys.len() as u64);
+                let is_first = cost == 0;
+                (cost, looked_at) = (cost + scan + repair, looked_at + repair);
+                cost <= left && (is_first || looked_at <= MOST_PAIRS)
+            };
+            let count = rest.iter().take_while(fits).count();
+            if count == 0 {
+                break;
+            }
+            let (now, later) = rest.split_at(count);
+            left -= self.bring_up_to_date(&call, now, step, &mut done)?;
+            rest = later;
+        }
+        self.saved = if rest.is_empty() { 0 } else { left };
+        let seen = self.lists.iter().map(|list| list.changes).min().unwrap_or(self.changes);
+        self.log.retain(|change| change.number > seen);
+        done.stale = self.stale() as u64;
+        done.oldest = (0..self.lists.len()).filter_map(|query| self.age(query, step)).max().unwrap_or(0);
+        Ok(done)
+    }
+
+    /// Repairs what can be repaired of some lists and mines the others. Returns the keys spent.
+    fn bring_up_to_date(&mut self, call: &Call, queries: &[usize], step: u64, done: &mut Refreshed) -> Result<u64> {
+        let mut spent = 0;
+        let mut to_mine = Vec::new();
+        let mut sorted = queries.to_vec();
+        sorted.sort_unstable();
+        let repairs: Vec<(usize, Option<Vec<usize>>)> =
+            sorted.iter().map(|query| (*query, self.repair(call, *query))).collect();
+        for run in repairs.chunk_by(|a, b| b.0 == a.0 + 1 && a.1.is_some() == b.1.is_some()) {
+            if run[0].1.is_none() {
+                to_mine.extend(run.iter().map(|(query, _)| *query));
+                continue;
+            }
+            let candidates = Lists::from_rows(run.iter().map(|(_, keys)| keys.iter().flatten().copied()));
+            spent += candidates.items() as u64;
+            let found = call.among(run[0].0..run[0].0 + run.len(), &candidates)?;
+            for (place, (query, _)) in run.iter().enumerate() {
+                match self.stands(*query, &found, place) {
+                    true => {
+                        self.take(*query, &found, place, step);
+                        done.repaired += 1;
+                    }
+                    false => to_mine.push(*query),
+                }
+            }
+        }
+        to_mine.sort_unstable();
+        for run in to_mine.chunk_by(|a, b| *b == a + 1) {
+            let found = call.mine(run[0]..run[0] + run.len())?;
+            for (place, query) in run.iter().enumerate() {
+                self.take(*query, &found, place, step);
+            }
+            done.mined += run.len() as u64;
+            spent += (run.len() * self.keys) as u64;
+        }
+        done.keys += spent;
+        Ok(spent)
+    }
+
+    /// The keys that a repair of a list looks at: those that changed since it was mined, and its entries. None where it
+    /// must be mined anew, or where that costs no more.
+    fn repair(&self, call: &Call, query: usize) -> Option<Vec<usize>> {
+        let (list, spec) = (&self.lists[query], call.spec);
+        if list.mined.is_none() || list.query_changed || spec.select != Select::Hardest || spec.skip != 0 {
+            return None;
+        }
+        let log = &self.log[self.log.partition_point(|change| change.number <= list.changes)..];
+        let most = (self.keys / REPAIR_SHARE).max(LEAST_REPAIR);
+        if log.iter().map(|change| change.keys.len()).sum::<usize>() > most {
+            return None;
+        }
+        let changed = |key: &usize| log.iter().any(|change| change.keys.contains(key));
+        if call.positives.get(query).iter().any(changed) {
+            return None;
+        }
+        let mut keys: Vec<usize> = log.iter().flat_map(|change| change.keys.clone()).collect();
+        keys.extend(&list.keys);
+        keys.sort_unstable();
+        keys.dedup();
+        Some(keys)
+    }
+
+    /// Whether what was found among the keys of a repair is the answer among all keys.
+    fn stands(&self, query: usize, found: &Neighbours, place: usize) -> bool {
+        let old = &self.lists[query];
+        if old.keys.len() < found.k {
+            return true;
+        }
+        let (Some(last_score), Some(last_key)) = (old.scores.last(), old.keys.last()) else { return true };
+        let (keys, scores) = (found.row_indices(place), found.row_scores(place));
+        let (Some(key), Some(score)) = (keys.last(), scores.last()) else { return false };
+        keys.len() == found.k && (score > last_score || (score == last_score && *key as usize <= *last_key))
+    }
+
+    fn take(&mut self, query: usize, found: &Neighbours, place: usize, step: u64) {
+        self.lists[query] = MinedList {
+            keys: found.row_indices(place).iter().map(|key| *key as usize).collect(),
+            scores: found.row_scores(place).to_vec(),
+            mined: Some(step),
+            changes: self.changes,
+            query_changed: false,
+        };
+    }
+}
+
+/// What one refresh works with.
+struct Call<'a> {
+    device: &'a Device,
+    spec: &'a TopK,
+    queries: &'a dyn Rows,
+    keys: &'a dyn Rows,
+    positives: Lists,
+}
+
+impl Call<'_> {
+    fn mine(&self, rows: Range<usize>) -> Result<Neighbours> {
+        match rows == (0..self.queries.rows()) {
+            true => self.device.top_k(self.spec, self.queries, self.keys),
+            false => self.device.top_k(&self.spec.rows(rows.clone())?, &self.queries.read(rows)?, self.keys),
+        }
+    }
+
+    fn among(&self, rows: Range<usize>, candidates: &Lists) -> Result<Neighbours> {
+        self.device.top_k_among(&self.spec.rows(rows.clone())?, candidates, &self.queries.read(rows)?, self.keys)
+    }
+}
+
+fn within(argument: &'static str, range: &Range<usize>, rows: usize) -> Result<()> {
+    match range.start <= range.end && range.end <= rows {
+        true => Ok(()),
+        false => Err(Error::shape(argument, format!("rows {range:?} of {rows}"))),
+    }
+}
