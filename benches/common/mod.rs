@@ -1,6 +1,11 @@
 //! What the benches share: inputs, and how work is counted.
 
-#![allow(dead_code, unreachable_pub, reason = "each bench is a crate of its own and takes what it needs")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each bench is a crate of its own and takes what it needs"
+)]
 
 #[path = "../../tests/common/data.rs"]
 mod data;
