@@ -35,8 +35,8 @@ pub struct HashingConfig {
     pub target_recall: f64,
     /// Seed of the projections and of the samples.
     pub seed: u64,
-    /// Queries that the choice is made on, and others that each run's recall is measured on; 1,024 by default. The error of
-    /// a recall measured on n queries is about `0.1 / √n`.
+    /// Queries that the choice is made on, and others that each run's recall is measured on; 1,024 by default. The standard
+    /// error of a recall measured on n queries is at most `0.5 / √n`, and smaller the nearer the recall is to 1.
     pub sample: usize,
     /// The width of a code; chosen from 64, 128, 256, 512 and 1,024 by default.
     pub bits: Option<usize>,
@@ -65,6 +65,9 @@ impl HashingConfig {
 /// Pruning comes before the rules: of each query the nearest codes are the candidates, and band, guards, exclusions and
 /// draws hold exactly among them ([`Device::top_k_among`]). Recall is the share of what [`Device::top_k`] returns by the
 /// same specification, so keys that rules keep out cost nothing of it.
+///
+/// Measure before using it: where the exact scan runs in bytes it is hard to beat (`cargo bench --bench hashing` says by how
+/// much), since every candidate is scored canonically.
 ///
 /// ```
 /// use cosmine::sampling::{Hashing, HashingConfig};
