@@ -34,12 +34,17 @@ pub(crate) enum Arithmetic {
     Bytes,
 }
 
-/// How to scan for the best keys. `byte_products`: whether the processor multiplies bytes much faster than f32. `packed`:
-/// whether the keys are in bytes already. `counted`: whether every score beyond a bound must be counted.
-pub(crate) fn arithmetic(shape: Shape, byte_products: bool, packed: bool, counted: bool) -> Arithmetic {
+/// For each neighbour that is wanted, so many keys are needed until the sieve pays: it scores two and a half keys, and half
+/// a key more for each doubling of the keys.
+const KEYS_PER_WANTED: usize = 40;
+
+/// How to scan for the best keys, `wanted` for each query. `byte_products`: whether the processor multiplies bytes much
+/// faster than f32. `packed`: whether the keys are in bytes already.
+pub(crate) fn arithmetic(shape: Shape, wanted: usize, byte_products: bool, packed: bool) -> Arithmetic {
     // So few queries take less time than the keys take to come from memory, where bytes are a quarter of f32.
     let memory_bound = packed && shape.queries <= FEW_QUERIES;
-    match (byte_products || memory_bound) && !counted && shape.dim <= MOST_BYTE_DIM {
+    let selective = shape.keys / KEYS_PER_WANTED >= wanted;
+    match (byte_products || memory_bound) && selective && shape.dim <= MOST_BYTE_DIM {
         true => Arithmetic::Bytes,
         false => Arithmetic::F32,
     }
@@ -156,13 +161,14 @@ mod tests {
     #[test]
     fn bytes_where_they_are_faster() {
         let choose = |queries, dim, byte_products, packed| {
-            arithmetic(Shape { queries, dim, ..SHAPE }, byte_products, packed, false)
+            arithmetic(Shape { queries, dim, ..SHAPE }, 16, byte_products, packed)
         };
         assert_eq!(choose(1000, 384, true, false), Arithmetic::Bytes);
         assert_eq!(choose(1000, 384, false, true), Arithmetic::F32);
         assert_eq!(choose(1, 384, false, true), Arithmetic::Bytes);
         assert_eq!(choose(1, 1 << 17, true, true), Arithmetic::F32);
-        assert_eq!(arithmetic(SHAPE, true, true, true), Arithmetic::F32);
+        assert_eq!(arithmetic(SHAPE, SHAPE.keys / 40, true, false), Arithmetic::Bytes);
+        assert_eq!(arithmetic(SHAPE, SHAPE.keys / 30, true, false), Arithmetic::F32);
     }
 
     #[test]

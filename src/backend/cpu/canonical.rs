@@ -53,7 +53,7 @@ impl Prepared {
     pub(crate) fn refill(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
         self.widen(isa, matrix, row);
         if self.scale.finite {
-            let square = isa.dispatch(Dots { x: [&self.scaled], y: [&self.scaled], split: self.split })[0];
+            let square = isa.dispatch(Squares { rows: [&self.scaled], split: self.split })[0];
             self.scale.inverse = inverse_root(square);
         }
     }
@@ -80,6 +80,18 @@ fn inverse_root(square: f32) -> f32 {
     if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
 }
 
+/// Prepares up to four rows, side by side.
+pub(crate) fn prepare(isa: Isa, matrix: &Matrix, rows: &[usize], room: &mut [Prepared; SIDE_BY_SIDE]) {
+    for (prepared, row) in room.iter_mut().zip(rows) {
+        prepared.widen(isa, matrix, *row);
+    }
+    let all = room.each_ref().map(|prepared| prepared.scaled.as_slice());
+    let squares = isa.dispatch(Squares { rows: all, split: room[0].split });
+    for (prepared, square) in room.iter_mut().zip(squares).take(rows.len()) {
+        prepared.scale.inverse = if prepared.scale.finite { inverse_root(square) } else { 0.0 };
+    }
+}
+
 /// The scales of some rows, side by side.
 pub(crate) fn scales_of(
     isa: Isa,
@@ -89,15 +101,8 @@ pub(crate) fn scales_of(
 ) -> Vec<RowScale> {
     let mut scales = Vec::with_capacity(rows.len());
     for group in rows.chunks(SIDE_BY_SIDE) {
-        for (prepared, row) in room.iter_mut().zip(group) {
-            prepared.widen(isa, matrix, *row);
-        }
-        let x = room.each_ref().map(|prepared| prepared.scaled.as_slice());
-        let squares = isa.dispatch(Dots { x, y: x, split: room[0].split });
-        for (prepared, square) in room.iter().zip(squares).take(group.len()) {
-            let inverse = if prepared.scale.finite { inverse_root(square) } else { 0.0 };
-            scales.push(RowScale { inverse, ..prepared.scale });
-        }
+        prepare(isa, matrix, group, room);
+        scales.extend(room.iter().take(group.len()).map(|prepared| prepared.scale));
     }
     scales
 }
@@ -214,14 +219,56 @@ impl<const N: usize> Task for Dots<'_, N> {
                 }
             }
         }
-        sums.map(|mut sums| {
-            for distance in [8, 4, 2, 1] {
-                for lane in 0..distance {
-                    sums[lane] += sums[lane + distance];
+        sums.map(add_lanes)
+    }
+}
+
+/// The dot products of scaled rows with themselves, as [`Dots`] computes them: the same products in the same order.
+struct Squares<'a, const N: usize> {
+    rows: [&'a [f32]; N],
+    split: bool,
+}
+
+impl<const N: usize> Task for Squares<'_, N> {
+    type Output = [f32; N];
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> [f32; N] {
+        let mut sums = [[0.0_f32; LANES]; N];
+        let rows = self.rows.map(|row| row.as_chunks::<LANES>().0);
+        for block in 0..rows[0].len() {
+            for row in 0..N {
+                match self.split {
+                    true => add_split_square(&mut sums[row], &rows[row][block]),
+                    false => add_whole(&mut sums[row], &rows[row][block], &rows[row][block]),
                 }
             }
-            sums[0]
-        })
+        }
+        sums.map(add_lanes)
+    }
+}
+
+#[inline(always)]
+fn add_lanes(mut sums: [f32; LANES]) -> f32 {
+    for distance in [8, 4, 2, 1] {
+        for lane in 0..distance {
+            sums[lane] += sums[lane + distance];
+        }
+    }
+    sums[0]
+}
+
+#[inline(always)]
+fn add_split_square(sums: &mut [f32; LANES], x: &[f32; LANES]) {
+    let (high, low) = parts(x);
+    for lane in 0..LANES {
+        let mixed = high[lane] * low[lane];
+        let mut sum = sums[lane];
+        sum += high[lane] * high[lane];
+        sum += mixed;
+        sum += mixed;
+        sum += low[lane] * low[lane];
+        sums[lane] = sum;
     }
 }
 

@@ -12,7 +12,8 @@
 //! sixteen chains; for every dim up to [`MOST_DIM`] a thousandth and 2⁻²⁰ cover both.
 //!
 //! The sieve evaluates `value = fl(fl(sum) · step_y) · step_x` and adds `T` in f32, all of it in units of `1.01 + R`, in
-//! which values are below 3: eight roundings of that, below 2⁻¹⁸, are in [`SLACK`]. For the dot product both
+//! which values are below 3: ten roundings of that, below 2⁻¹⁸, are in [`SLACK`]. So is what a key's elements below 2⁻⁵⁰ of
+//! its largest could add, which its codes leave out as the canonical score does: at most 2⁻⁵⁰ √dim. For the dot product both
 //! `step_y` and `T` are multiplied with the key's weight, which is at most 1, as the f32 row is.
 
 use std::borrow::Cow;
@@ -97,7 +98,6 @@ impl Coded {
 
 /// What the packing of a key needs beside its operands.
 pub(crate) struct Room {
-    widened: Vec<f32>,
     unit: Vec<f32>,
     rounded: Vec<f32>,
     bytes: Vec<u8>,
@@ -107,21 +107,13 @@ impl Room {
     pub(crate) fn new(dim: usize) -> Self {
         let padded = dim.next_multiple_of(WIDE);
         let values = || vec![0.0; padded];
-        Room { widened: vec![0.0; dim], unit: values(), rounded: values(), bytes: vec![0; padded] }
+        Room { unit: values(), rounded: values(), bytes: vec![0; padded] }
     }
 
-    /// Packs a row as key `slot` of the panel that has these lines.
-    pub(crate) fn pack(
-        &mut self,
-        isa: Isa,
-        matrix: &Matrix,
-        row: usize,
-        factor: Factor,
-        lines: &mut [Line],
-        slot: usize,
-    ) -> Coded {
-        let Room { widened, unit, rounded, bytes } = self;
-        let coded = isa.dispatch(Quantise { matrix, row, widened, factor, unit, rounded, bytes, is_key: true });
+    /// Packs a row, times the factor, as key `slot` of the panel that has these lines.
+    pub(crate) fn pack(&mut self, isa: Isa, row: &[f32], factor: Factor, lines: &mut [Line], slot: usize) -> Coded {
+        let Room { unit, rounded, bytes } = self;
+        let coded = isa.dispatch(Quantise { row, factor, unit, rounded, bytes, is_key: true });
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
         for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(bytes.as_chunks::<GROUP>().0) {
             *word = u32::from_le_bytes(*bytes);
@@ -162,12 +154,12 @@ impl QueryCodes {
             .zip(codes.units.par_chunks_mut(STRIP * unit_width))
             .zip(factors.par_chunks(STRIP))
             .for_each_init(
-                || Room::new(dim),
-                |Room { widened, rounded, bytes, .. }, ((((words, coded), starts), units), factors)| {
+                || (Room::new(dim), vec![0.0; dim]),
+                |(Room { rounded, bytes, .. }, widened), ((((words, coded), starts), units), factors)| {
                     for (slot, (row, factor)) in factors.iter().enumerate() {
                         let unit = &mut units[slot * unit_width..][..bytes.len()];
-                        let (row, factor, is_key) = (*row as usize, *factor, false);
-                        let quantise = Quantise { matrix, row, widened, factor, unit, rounded, bytes, is_key };
+                        let row = matrix.row_f32_or(*row as usize, widened);
+                        let quantise = Quantise { row, factor: *factor, unit, rounded, bytes, is_key: false };
                         coded[slot] = isa.dispatch(quantise);
                         let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
                         starts[slot] = -i32::from(KEY_OFFSET) * sum;
@@ -184,10 +176,7 @@ impl QueryCodes {
 
 /// Turns a row into the unit row, and that into codes.
 struct Quantise<'a> {
-    matrix: &'a Matrix<'a>,
-    row: usize,
-    /// Room for a row.
-    widened: &'a mut [f32],
+    row: &'a [f32],
     factor: Factor,
     /// Result: the unit row, padded with zeros to a multiple of 16.
     unit: &'a mut [f32],
@@ -210,7 +199,7 @@ impl Task for Quantise<'_> {
             false => (L::SIGNED_LEVELS as f32, 0),
         };
         let units = self.unit.as_chunks_mut::<WIDE>().0;
-        let (blocks, rest) = self.matrix.row_f32_or(self.row, self.widened).as_chunks::<WIDE>();
+        let (blocks, rest) = self.row.as_chunks::<WIDE>();
         let mut last = [0.0; WIDE];
         last[..rest.len()].copy_from_slice(rest);
         let mut largest = [0_u32; WIDE];

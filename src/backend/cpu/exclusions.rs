@@ -100,6 +100,13 @@ pub(crate) struct Masked<'a> {
     group: &'a [(i64, u32)],
 }
 
+/// How far the masked positions are looked at.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    listed: usize,
+    group: usize,
+}
+
 impl Masked<'_> {
     /// Writes NaN over the masked scores; score `i` belongs to position `first + i`.
     pub(crate) fn hide(&self, first: u32, scores: &mut [f32]) {
@@ -115,10 +122,18 @@ impl Masked<'_> {
         }
     }
 
-    /// One bit for each of the 32 positions from `first` on that is masked.
-    pub(crate) fn bits(&self, first: u32) -> u32 {
-        let listed = &self.listed[self.listed.partition_point(|(position, _)| *position < first)..];
-        let group = &self.group[self.group.partition_point(|(_, position)| *position < first)..];
+    /// One bit for each of the 32 positions from `first` on that is masked. `cursor` comes from a call for an earlier
+    /// position, or is new.
+    pub(crate) fn bits(&self, first: u32, cursor: &mut Cursor) -> u32 {
+        let listed = &self.listed[cursor.listed..];
+        if listed.first().is_some_and(|(position, _)| *position < first) {
+            cursor.listed += listed.partition_point(|(position, _)| *position < first);
+        }
+        let group = &self.group[cursor.group..];
+        if group.first().is_some_and(|(_, position)| *position < first) {
+            cursor.group += group.partition_point(|(_, position)| *position < first);
+        }
+        let (listed, group) = (&self.listed[cursor.listed..], &self.group[cursor.group..]);
         let positions = listed.iter().map(|(position, _)| *position);
         let bits = positions.take_while(|position| position - first < 32).fold(0, |bits, at| bits | 1 << (at - first));
         let members = group.iter().map(|(_, position)| *position);

@@ -45,7 +45,7 @@ impl Candidates {
 
     /// Raises the threshold to what the candidates prove, and drops those below it.
     fn prune(&mut self) {
-        if self.held.len() > self.wanted {
+        if self.wanted > 0 && self.held.len() >= self.wanted {
             let descending = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0);
             let kth = self.held.select_nth_unstable_by(self.wanted - 1, descending).1.0;
             self.threshold = self.threshold.max(kth - 2.0 * self.error);
@@ -140,6 +140,18 @@ impl<'a> Gate<'a> {
     /// Whether keys are drawn, so that [`Gate::filter`] has something to say.
     pub(crate) fn draws(&self) -> bool {
         !matches!(self.select, Select::Hardest)
+    }
+
+    /// How many of the hardest are wanted.
+    pub(crate) fn wanted(&self) -> usize {
+        self.hardest.wanted
+    }
+
+    /// Raises the threshold to what was offered so far, so that the window is as narrow as it can be.
+    pub(crate) fn raise(&mut self) {
+        if self.hardest.held.len() >= self.hardest.wanted {
+            self.prune_hardest();
+        }
     }
 
     /// What scores are looked through for, beside the window, where none is above `largest`.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::exclusions::{ChunkExclusions, Exclusions};
 use super::lanes::{Lanes, Task};
-use super::rows::{KeyChunk, QueryBlock, check_queries};
+use super::rows::{KeyChunk, KeyRules, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
 use crate::backend::Pair;
 use crate::error::{Result, try_vec};
@@ -56,8 +56,8 @@ pub(crate) fn histogram(cpu: &Cpu, spec: &Histogram, pair: Pair) -> Result<Count
         counts.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         for chunk_range in pieces(keys.rows(), plan.key_rows) {
             let excluded = spec.exclude.keys.as_deref();
-            let (metric, nonfinite) = (spec.metric, spec.nonfinite);
-            let chunk = KeyChunk::read(isa, keys, chunk_range, plan.arithmetic, metric, nonfinite, excluded)?;
+            let rules = KeyRules { metric: spec.metric, nonfinite: spec.nonfinite, excluded };
+            let chunk = KeyChunk::read(isa, keys, chunk_range, plan.arithmetic, rules)?;
             if range.start == 0 {
                 counts.special.zero_keys += chunk.zero_rows;
                 counts.special.skipped_keys += chunk.skipped_rows;

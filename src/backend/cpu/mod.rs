@@ -16,6 +16,7 @@ mod look;
 mod near_codes;
 mod packed;
 mod pairs;
+mod pending;
 mod refine;
 mod rejections;
 mod rows;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::canonical::{Prepared, SIDE_BY_SIDE, scales_of};
+use super::canonical::{Prepared, SIDE_BY_SIDE, prepare};
 use super::codes::{Coded, HIDDEN, Line, Room, lines_of_panel};
 use super::lanes::{Isa, PANEL};
 use super::rows::Factor;
@@ -47,13 +47,20 @@ impl Special {
 }
 
 impl Packed {
-    /// Room for `rows` rows.
-    pub(crate) fn empty(rows: usize, dim: usize) -> Result<Self> {
+    /// Room for `rows` rows. `spare`: lines that nobody needs any more, whatever they hold.
+    pub(crate) fn empty(rows: usize, dim: usize, mut spare: Vec<Line>) -> Result<Self> {
         let padded = rows.next_multiple_of(PANEL);
+        let lines = padded / PANEL * lines_of_panel(dim);
+        if lines <= spare.len() {
+            spare.truncate(lines);
+        } else {
+            drop(spare);
+            spare = try_vec(Line::ZERO, lines, "codes of keys")?;
+        }
         Ok(Packed {
             scales: try_vec(UNREAD, rows, "scales of keys")?,
             coded: try_vec(HIDDEN, padded, "codes of keys")?,
-            lines: try_vec(Line::ZERO, padded / PANEL * lines_of_panel(dim), "codes of keys")?,
+            lines: spare,
             special: Special { zero_rows: rows, skipped_rows: 0 },
         })
     }
@@ -87,12 +94,17 @@ impl Packed {
                     for (panel, ((scales, coded), lines)) in parts.enumerate() {
                         let first = first + panel * PANEL;
                         let rows: Vec<usize> = (first..first + scales.len()).map(&row_of).collect();
-                        scales.copy_from_slice(&scales_of(isa, matrix, &rows, prepared));
                         coded.fill(HIDDEN);
-                        for (slot, (row, scale)) in rows.iter().zip(scales).enumerate() {
-                            let packed = room.pack(isa, matrix, *row, Factor::unit(*scale, 1.0), lines, slot);
-                            if scale.finite {
-                                coded[slot] = packed;
+                        for (group, rows) in rows.chunks(SIDE_BY_SIDE).enumerate() {
+                            prepare(isa, matrix, rows, prepared);
+                            let slots = group * SIDE_BY_SIDE..group * SIDE_BY_SIDE + rows.len();
+                            for (slot, Prepared { scaled, scale, .. }) in slots.zip(&*prepared) {
+                                scales[slot] = *scale;
+                                // Elements that count as zero in the canonical score do so here.
+                                let packed = room.pack(isa, &scaled[..dim], Factor::prepared(*scale), lines, slot);
+                                if scale.finite {
+                                    coded[slot] = packed;
+                                }
                             }
                         }
                     }

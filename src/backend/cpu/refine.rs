@@ -1,47 +1,76 @@
-//! The approximate score of one pair in f32, for keys that the sieve lets through: as exact as a tile of the scan in
-//! f32, without packed keys.
+//! Approximate scores of a query and some keys in f32, for keys that the sieve lets through: as exact as a tile of the
+//! scan in f32, without packed keys.
 
 use super::lanes::{Lanes, Task};
-use super::rows::Factor;
-use crate::matrix::Matrix;
+use super::rows::{Factor, KeyChunk};
+use crate::spec::Metric;
 
 /// Partial sums, whatever the width of the vectors, so that one bound on the rounding holds: `dim/64 + 6` additions each.
 const SUMS: usize = 64;
 
-/// The dot product of a unit row and a key's row as it is, `key · factor` being the key as the scan in f32 has it.
+/// How many keys ahead a row is asked for: they lie anywhere in memory.
+const AHEAD: usize = 4;
+
+/// The dot products of a unit row and keys' rows as they are: `key · factor` is a key as the scan in f32 has it.
 pub(crate) struct Refine<'a> {
     /// Padded with zeros to a multiple of 64.
     pub(crate) unit: &'a [f32],
-    /// The key's matrix and row.
-    pub(crate) keys: &'a Matrix<'a>,
-    pub(crate) key: usize,
-    pub(crate) factor: Factor,
+    pub(crate) keys: &'a KeyChunk<'a>,
+    pub(crate) metric: Metric,
+    /// Something and the position of each key.
+    pub(crate) held: &'a [(f32, u32)],
+    /// Result: one score for each.
+    pub(crate) scores: &'a mut Vec<f32>,
     /// Room for a row.
     pub(crate) room: &'a mut [f32],
 }
 
 impl Task for Refine<'_> {
-    type Output = f32;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) -> f32 {
-        // SAFETY: the dispatch vouches for `L`.
-        unsafe {
-            match L::WIDTH {
-                16 => self.sum::<L, 4>(),
-                8 => self.sum::<L, 8>(),
-                _ => self.sum::<L, 16>(),
+    unsafe fn run<L: Lanes>(self) {
+        let keys = self.keys;
+        let fetch = |index: usize| {
+            if let Some((_, position)) = self.held.get(index) {
+                for line in keys.matrix.row_bytes(keys.kept[*position as usize] as usize).chunks(128) {
+                    // SAFETY: the dispatch vouches for `L`.
+                    unsafe { L::prefetch(line.as_ptr().cast()) }
+                }
             }
+        };
+        (0..AHEAD).for_each(fetch);
+        self.scores.clear();
+        for (index, (_, position)) in self.held.iter().enumerate() {
+            fetch(index + AHEAD);
+            let key = keys.matrix.row_f32_or(keys.kept[*position as usize] as usize, self.room);
+            let one = One { unit: self.unit, key, factor: keys.factor(self.metric, *position) };
+            // SAFETY: the dispatch vouches for `L`.
+            let score = unsafe {
+                match L::WIDTH {
+                    16 => one.sum::<L, 4>(),
+                    8 => one.sum::<L, 8>(),
+                    _ => one.sum::<L, 16>(),
+                }
+            };
+            self.scores.push(score);
         }
     }
 }
 
-impl Refine<'_> {
+/// One pair.
+struct One<'a> {
+    unit: &'a [f32],
+    key: &'a [f32],
+    factor: Factor,
+}
+
+impl One<'_> {
     /// # Safety
     /// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
     #[inline(always)]
     unsafe fn sum<L: Lanes, const V: usize>(self) -> f32 {
-        let key = self.keys.row_f32_or(self.key, self.room);
+        let key = self.key;
         assert!(V * L::WIDTH == SUMS && self.unit.len().is_multiple_of(SUMS) && self.unit.len() >= key.len());
         let (keys, rest) = key.as_chunks::<SUMS>();
         let units = self.unit.as_chunks::<SUMS>().0;
@@ -87,23 +116,6 @@ unsafe fn add_block<L: Lanes, const V: usize>(
         unsafe {
             let key = L::mul(L::load(key.as_ptr().add(at)), before);
             *sum = L::mul_add(L::load(unit.as_ptr().add(at)), key, *sum);
-        }
-    }
-}
-
-/// Asks for a row, so that it is there when it is scored.
-pub(crate) struct Fetch<'a> {
-    pub(crate) bytes: &'a [u8],
-}
-
-impl Task for Fetch<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        for line in self.bytes.chunks(128) {
-            // SAFETY: the dispatch vouches for `L`.
-            unsafe { L::prefetch(line.as_ptr().cast()) }
         }
     }
 }

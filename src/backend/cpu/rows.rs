@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::canonical::{Prepared, scales_of};
-use super::codes::{HIDDEN, KeyCodes, QueryCodes};
+use super::codes::{HIDDEN, KeyCodes, Line, QueryCodes};
 use super::lanes::{Isa, PANEL, STRIP};
 use super::packed::{Packed, Special};
 use super::storage::{HostCopy, PackedRange};
@@ -61,7 +61,7 @@ impl Factor {
             return Factor::ZERO;
         }
         let half = -scale.exponent / 2;
-        Factor(2_f64.powi(half) as f32, 2_f64.powi(-scale.exponent - half) as f32)
+        Factor(power_of_two(half) as f32, power_of_two(-scale.exponent - half) as f32)
     }
 
     /// The unit row, times `weight`.
@@ -70,8 +70,13 @@ impl Factor {
             return Factor::ZERO;
         }
         let half = -scale.exponent / 2;
-        let rest = 2_f64.powi(-scale.exponent - half) * f64::from(scale.inverse) * weight;
-        Factor(2_f64.powi(half) as f32, rest as f32)
+        let rest = power_of_two(-scale.exponent - half) * f64::from(scale.inverse) * weight;
+        Factor(power_of_two(half) as f32, rest as f32)
+    }
+
+    /// What makes a prepared row, which is scaled already, the unit row.
+    pub(crate) fn prepared(scale: RowScale) -> Self {
+        Factor(1.0, scale.inverse)
     }
 
     /// The two steps, the first a power of two.
@@ -83,6 +88,12 @@ impl Factor {
     pub(crate) fn apply(self, value: f32) -> f32 {
         value * self.0 * self.1
     }
+}
+
+/// 2^exponent, for the exponents that rows have.
+fn power_of_two(exponent: i32) -> f64 {
+    debug_assert!(exponent.abs() < 1023);
+    f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
 /// Packs rows side by side, `WIDE` of them in a strip: element `i` of row `r` at `r / WIDE · dim · WIDE + i · WIDE +
@@ -144,6 +155,15 @@ impl<'a> QueryBlock<'a> {
     }
 }
 
+/// What decides how keys are packed, and which of them.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyRules<'e> {
+    pub(crate) metric: Metric,
+    pub(crate) nonfinite: NonFinite,
+    /// Keys that no query may have.
+    pub(crate) excluded: Option<&'e Bitset>,
+}
+
 /// Keys that are held packed. Keys that no query may have are left out: positions count packed keys.
 pub(crate) struct KeyChunk<'a> {
     pub(crate) matrix: Matrix<'a>,
@@ -172,17 +192,28 @@ impl<'a> KeyChunk<'a> {
         keys: &'a dyn Rows,
         range: Range<usize>,
         arithmetic: Arithmetic,
-        metric: Metric,
-        nonfinite: NonFinite,
-        excluded: Option<&Bitset>,
+        rules: KeyRules,
     ) -> Result<Self> {
+        Self::read_into(isa, keys, range, arithmetic, rules, &mut Vec::new())
+    }
+
+    /// As [`KeyChunk::read`], with lines that a chunk gave back, so that they need not be made again.
+    pub(crate) fn read_into(
+        isa: Isa,
+        keys: &'a dyn Rows,
+        range: Range<usize>,
+        arithmetic: Arithmetic,
+        rules: KeyRules,
+        spare: &mut Vec<Line>,
+    ) -> Result<Self> {
+        let KeyRules { metric, nonfinite, excluded } = rules;
         let parts = Parts { isa, metric, excluded, range };
         let stored = keys.on_device().and_then(|matrix| matrix.storage::<HostCopy>());
         let stored = stored.and_then(|stored| stored.packed(parts.range.clone()));
         let matrix = keys.read(parts.range.clone())?;
         let mut chunk = match (arithmetic, stored) {
             (Arithmetic::Bytes, Some(packed)) => parts.stored(matrix, packed),
-            (Arithmetic::Bytes, None) => parts.in_bytes(matrix)?,
+            (Arithmetic::Bytes, None) => parts.in_bytes(matrix, std::mem::take(spare))?,
             (Arithmetic::F32, packed) => parts.in_f32(matrix, packed.map(|packed| packed.scales))?,
         };
         if chunk.skipped_rows > 0 {
@@ -194,6 +225,14 @@ impl<'a> KeyChunk<'a> {
             }
         }
         Ok(chunk)
+    }
+
+    /// The lines of its codes, for the next chunk; nothing where they are not its own.
+    pub(crate) fn into_lines(self) -> Vec<Line> {
+        match self.codes.map(|codes| codes.lines) {
+            Some(Cow::Owned(lines)) => lines,
+            _ => Vec::new(),
+        }
     }
 
     /// Says which row each position holds.
@@ -264,10 +303,10 @@ impl Parts<'_> {
         chunk
     }
 
-    fn in_bytes<'a>(&self, matrix: Matrix<'a>) -> Result<KeyChunk<'a>> {
+    fn in_bytes<'a>(&self, matrix: Matrix<'a>, spare: Vec<Line>) -> Result<KeyChunk<'a>> {
         let rows = matrix.rows();
         let kept: Vec<u32> = (0..rows as u32).filter(|row| !self.excludes(*row)).collect();
-        let mut packed = Packed::empty(kept.len(), matrix.dim())?;
+        let mut packed = Packed::empty(kept.len(), matrix.dim(), spare)?;
         packed.fill(self.isa, &matrix, 0..kept.len().div_ceil(PANEL), |position| kept[position] as usize);
         let scales = if kept.len() == rows { packed.scales } else { scales(self.isa, &matrix) };
         let special = if kept.len() == rows { packed.special } else { Special::of(&scales) };

@@ -156,6 +156,7 @@ impl Scan<'_> {
 mod tests {
     use super::super::canonical::score;
     use super::super::hostile::adversarial;
+    use super::super::rows::KeyRules;
     use super::*;
     use crate::matrix::Matrix;
     use crate::plan::Arithmetic;
@@ -175,7 +176,8 @@ mod tests {
     /// The largest distance of a scan's score to the canonical one, as a share of the bound.
     fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
         let block = QueryBlock::read(isa, queries, 0..queries.rows(), Arithmetic::F32, NonFinite::Error).unwrap();
-        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), Arithmetic::F32, metric, NonFinite::Error, None).unwrap();
+        let rules = KeyRules { metric, nonfinite: NonFinite::Error, excluded: None };
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), Arithmetic::F32, rules).unwrap();
         let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 2 };
         let exclude = crate::spec::Exclude::default();
         let exclusions = super::super::exclusions::Exclusions { rules: &exclude, positives: None, first_query: 0 };

@@ -2,18 +2,20 @@
 //! could lie in a gate's window; only those are scored in f32 and offered to the gate.
 //!
 //! A panel of 32 keys stays in the first cache while all queries of a task pass, twelve at a time; the sums of 12 × 32
-//! pairs stay in registers, are compared there with each query's window, and leave nothing but a bit per pair. The gate
-//! itself sees scores in f32 with their small error, so its threshold is as high as the scan in f32 would make it, and
-//! the bound of the bytes is paid for once.
+//! pairs stay in registers and are compared there with each query's window. What passes is noted ([`Pending`]) and scored
+//! in f32 later, the most promising first. The gate itself sees scores in f32 with their small error, so its threshold is
+//! as high as the scan in f32 would make it, and the bound of the bytes is paid for once.
 
 use std::ops::Range;
 
 use super::codes::{Coded, KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
-use super::exclusions::Masked;
+use super::exclusions::{Cursor, Masked};
 use super::gate::{Filter, Gate};
 use super::lanes::{PANEL, STRIP};
 use super::look::Lucky;
-use super::refine::{Fetch, Refine};
+use super::pending::Pending;
+use super::refine::Refine;
+use super::rejections::Rejections;
 use super::scan::{Scan, error_bound};
 use super::sift::{CLOSED, Sift, Window};
 use crate::backend::bounds::{round_down, round_up};
@@ -27,26 +29,31 @@ pub(crate) struct Sieve<'a, 'b> {
     rows: Range<usize>,
     masked: &'b [Masked<'b>],
     gates: &'b mut [Gate<'a>],
+    /// Of each query, where rejections are counted.
+    counters: &'b mut [Rejections<'a>],
     /// Of each query, up to a whole strip.
     windows: Vec<Window>,
     losses: Vec<Loss>,
+    pending: Vec<Pending>,
+    cursors: Vec<Cursor>,
     /// One bit per key of the panel, for each query up to a whole strip.
     passed: Vec<u32>,
-    /// The largest that each value of the panel can be, where keys are drawn.
+    /// The largest that each value of the panel can be.
     uppers: Vec<f32>,
+    scores: Vec<f32>,
     room: Vec<f32>,
     scored: u64,
 }
 
 /// How far a value of the sieve can lie from the score in f32: `fixed + share · residual of the key`.
 #[derive(Clone, Copy)]
-struct Loss {
+pub(crate) struct Loss {
     fixed: f64,
     share: f64,
 }
 
 impl Loss {
-    fn all(scan: Scan, queries: &QueryCodes, rows: Range<usize>) -> Vec<Loss> {
+    pub(crate) fn all(scan: Scan, queries: &QueryCodes, rows: Range<usize>) -> Vec<Loss> {
         let rounding = SLACK + error_bound(scan.queries.matrix.dim(), true);
         let loss = |coded: &Coded| {
             let residual = f64::from(coded.residual);
@@ -54,29 +61,44 @@ impl Loss {
         };
         queries.coded[rows].iter().map(loss).collect()
     }
+
+    /// What a value plus its residual must reach, so that the score may reach `score`, in the units that [`Sift`]
+    /// compares in: those of `share`.
+    pub(crate) fn lower(self, score: f32) -> f32 {
+        round_down((f64::from(score) - self.fixed) / self.share)
+    }
+
+    /// What a value less its residual must stay within, so that the score may stay within `score`.
+    pub(crate) fn upper(self, score: f32) -> f32 {
+        round_up((f64::from(score) + self.fixed) / self.share)
+    }
 }
 
 impl<'a, 'b> Sieve<'a, 'b> {
-    /// Nothing where the block or the chunk has no codes.
+    /// Nothing where the block or the chunk has no codes. `counters` is empty where nothing is counted.
     pub(crate) fn new(
         scan: Scan<'a>,
         rows: Range<usize>,
         masked: &'b [Masked<'b>],
         gates: &'b mut [Gate<'a>],
+        counters: &'b mut [Rejections<'a>],
     ) -> Option<Self> {
         let (queries, keys) = (scan.queries.codes.as_ref()?, scan.keys.codes.as_ref()?);
         let padded = rows.len().next_multiple_of(STRIP);
-        let draws = gates.iter().any(|gate| gate.draws());
         let mut sieve = Sieve {
             scan,
             queries,
             keys,
             masked,
-            gates,
             windows: vec![CLOSED; padded],
             losses: Loss::all(scan, queries, rows.clone()),
+            pending: gates.iter().map(|gate| Pending::new(gate.wanted())).collect(),
+            cursors: vec![Cursor::default(); rows.len()],
+            gates,
+            counters,
             passed: vec![0; padded],
-            uppers: vec![0.0; if draws { padded * PANEL } else { 0 }],
+            uppers: vec![0.0; padded * PANEL],
+            scores: Vec::new(),
             room: vec![0.0; scan.queries.matrix.dim()],
             scored: 0,
             rows,
@@ -85,19 +107,15 @@ impl<'a, 'b> Sieve<'a, 'b> {
         Some(sieve)
     }
 
-    /// Takes the gate's window over, in the units that [`Sift`] compares in: those of `share`.
+    /// Takes the gate's window over.
     fn set_window(&mut self, index: usize) {
         let row = self.rows.start + index;
         if !self.scan.queries.scales[row].finite {
             return;
         }
-        let Loss { fixed, share } = self.losses[index];
-        let (lo, hi) = self.gates[index].window;
-        self.windows[index] = Window {
-            step: (f64::from(self.queries.coded[row].step) / share) as f32,
-            lo: round_down((f64::from(lo) - fixed) / share),
-            hi: round_up((f64::from(hi) + fixed) / share),
-        };
+        let (loss, (lo, hi)) = (self.losses[index], self.gates[index].window);
+        let step = (f64::from(self.queries.coded[row].step) / loss.share) as f32;
+        self.windows[index] = Window { step, lo: loss.lower(lo), hi: loss.upper(hi) };
     }
 
     /// Gives the number of pairs that were scored in f32.
@@ -116,47 +134,99 @@ impl<'a, 'b> Sieve<'a, 'b> {
                 passed: &mut self.passed,
                 uppers: &mut self.uppers,
             });
-            self.fetch_keys(panel);
             for index in 0..self.rows.len() {
                 if self.passed[index] != 0 {
-                    self.offer(index, panel);
+                    self.hold(index, panel);
                 }
+            }
+            if !self.counters.is_empty() {
+                self.count(panel);
+            }
+        }
+        for index in 0..self.rows.len() {
+            self.score_pending(index, true);
+            if let Some(counters) = self.counters.get_mut(index) {
+                let row = self.rows.start + index;
+                let width = self.queries.unit_width;
+                let unit = &self.queries.units[row * width..(row + 1) * width];
+                self.scored += counters.refine(unit, &mut self.scores, &mut self.room);
             }
         }
         self.scored
     }
 
-    /// Asks for the rows of those keys of a panel that passed for some query: they lie anywhere in memory.
-    fn fetch_keys(&self, panel: usize) {
-        let keys = self.scan.keys;
-        let mut any = self.passed.iter().fold(0, |any, passed| any | passed);
-        while any != 0 {
-            let position = panel * PANEL + any.trailing_zeros() as usize;
-            any &= any - 1;
-            self.scan.isa.dispatch(Fetch { bytes: keys.matrix.row_bytes(keys.kept[position] as usize) });
-        }
-    }
-
-    /// Scores the keys of a panel that passed for one query, and offers those in the window to its gate.
-    fn offer(&mut self, index: usize, panel: usize) {
+    /// Notes the keys of a panel that passed for one query.
+    fn hold(&mut self, index: usize, panel: usize) {
         let first = (panel * PANEL) as u32;
-        let mut passed = self.passed[index] & !self.masked[index].bits(first);
+        let mut passed = self.passed[index] & !self.masked[index].bits(first, &mut self.cursors[index]);
         if passed != 0 && self.gates[index].draws() {
             passed &= self.drawn(index, first);
         }
-        self.scored += u64::from(passed.count_ones());
-        let before = self.gates[index].window.0;
+        let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
+        let held = &mut self.pending[index].held;
         while passed != 0 {
-            let position = first + passed.trailing_zeros();
+            let lane = passed.trailing_zeros();
             passed &= passed - 1;
-            let score = self.score(self.rows.start + index, position);
+            held.push((uppers[lane as usize], first + lane));
+        }
+        if self.pending[index].is_full() {
+            self.score_pending(index, false);
+        }
+    }
+
+    /// Scores what is pending for one query in f32, the most promising first, and offers it to the gate: all that could
+    /// still be needed where no more comes or too much is left, else some.
+    fn score_pending(&mut self, index: usize, last: bool) {
+        let row = self.rows.start + index;
+        let width = self.queries.unit_width;
+        let unit = &self.queries.units[row * width..(row + 1) * width];
+        let draws = self.gates[index].draws();
+        loop {
+            let pending = &mut self.pending[index];
+            // What may be drawn is not told by its score.
+            let rest = if draws { 0 } else { pending.promising() };
+            if rest == pending.held.len() {
+                break;
+            }
+            let (keys, metric) = (self.scan.keys, self.scan.metric);
+            let (scores, room) = (&mut self.scores, self.room.as_mut_slice());
+            self.scan.isa.dispatch(Refine { unit, keys, metric, held: &pending.held[rest..], scores, room });
+            self.scored += scores.len() as u64;
             let gate = &mut self.gates[index];
-            if gate.window.0 <= score && score <= gate.window.1 {
-                gate.offer(score, position);
+            for ((_, position), score) in pending.held[rest..].iter().zip(&*scores) {
+                if gate.window.0 <= *score && *score <= gate.window.1 {
+                    gate.offer(*score, *position);
+                }
+            }
+            pending.held.truncate(rest);
+            gate.raise();
+            self.set_window(index);
+            if !draws {
+                self.pending[index].drop_below(self.windows[index].lo);
+            }
+            if !last && !self.pending[index].is_crowded() {
+                break;
             }
         }
-        if self.gates[index].window.0 != before {
-            self.set_window(index);
+        self.pending[index].settle();
+    }
+
+    /// Counts the keys of a panel that the band rejects for each query.
+    fn count(&mut self, panel: usize) {
+        let first = (panel * PANEL) as u32;
+        let residuals: [f32; PANEL] = std::array::from_fn(|key| self.keys.coded[panel * PANEL + key].residual);
+        for (index, counters) in self.counters.iter_mut().enumerate() {
+            let row = self.rows.start + index;
+            if !self.scan.queries.scales[row].finite {
+                continue;
+            }
+            let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
+            let masked = || self.masked[index].bits(first, &mut self.cursors[index]);
+            if counters.eat_values(first, uppers, &residuals, masked) {
+                let width = self.queries.unit_width;
+                let unit = &self.queries.units[row * width..(row + 1) * width];
+                self.scored += counters.refine(unit, &mut self.scores, &mut self.room);
+            }
         }
     }
 
@@ -181,16 +251,6 @@ impl<'a, 'b> Sieve<'a, 'b> {
             }
         }
     }
-
-    /// The score of a pair in f32.
-    fn score(&mut self, row: usize, position: u32) -> f32 {
-        let width = self.queries.unit_width;
-        let keys = self.scan.keys;
-        let factor = keys.factor(self.scan.metric, position);
-        let key = keys.kept[position as usize] as usize;
-        let unit = &self.queries.units[row * width..(row + 1) * width];
-        self.scan.isa.dispatch(Refine { unit, keys: &keys.matrix, key, factor, room: &mut self.room })
-    }
 }
 
 #[cfg(test)]
@@ -198,7 +258,7 @@ mod tests {
     use super::super::canonical::{Prepared, score};
     use super::super::hostile::adversarial;
     use super::super::lanes::Isa;
-    use super::super::rows::{KeyChunk, QueryBlock};
+    use super::super::rows::{KeyChunk, KeyRules, QueryBlock};
     use super::*;
     use crate::matrix::Matrix;
     use crate::plan::Arithmetic;
@@ -209,7 +269,8 @@ mod tests {
     fn share_of_bound(isa: Isa, metric: Metric, queries: &Matrix, keys: &Matrix) -> f64 {
         let arithmetic = Arithmetic::Bytes;
         let block = QueryBlock::read(isa, queries, 0..queries.rows(), arithmetic, NonFinite::Error).unwrap();
-        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), arithmetic, metric, NonFinite::Error, None).unwrap();
+        let rules = KeyRules { metric, nonfinite: NonFinite::Error, excluded: None };
+        let chunk = KeyChunk::read(isa, keys, 0..keys.rows(), arithmetic, rules).unwrap();
         let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: 1 };
         let codes = (block.codes.as_ref().unwrap(), chunk.codes.as_ref().unwrap());
         let losses = Loss::all(scan, codes.0, 0..queries.rows());

@@ -29,7 +29,7 @@ pub(crate) struct Sift<'a> {
     pub(crate) windows: &'a [Window],
     /// Result: one bit per key, for each query.
     pub(crate) passed: &'a mut [u32],
-    /// Result: the largest that each value can be, 32 for each query; nothing where it is empty.
+    /// Result: the largest that each value can be, 32 for each query.
     pub(crate) uppers: &'a mut [f32],
 }
 
@@ -58,7 +58,7 @@ impl Task for Sift<'_> {
         assert!(self.queries.len() >= strips * STRIP * self.words && self.starts.len() >= strips * STRIP);
         assert!(size_of_val(self.keys) >= self.words * 4 * PANEL && self.coded.len() >= PANEL);
         assert!(self.windows.len() >= strips * STRIP && self.passed.len() >= strips * STRIP);
-        assert!(self.uppers.is_empty() || self.uppers.len() >= strips * STRIP * PANEL);
+        assert!(self.uppers.len() >= strips * STRIP * PANEL);
         let keys = Keys {
             steps: std::array::from_fn(|key| self.coded[key].step),
             residuals: std::array::from_fn(|key| self.coded[key].residual),
@@ -144,9 +144,7 @@ impl Sift<'_> {
                         inside &= L::at_least(L::splat(hi), L::mul_add(value, step, load(&keys.negated)));
                     }
                     bits |= inside << first;
-                    if !self.uppers.is_empty() {
-                        L::store(self.uppers.as_mut_ptr().add((place.row + row) * PANEL + first), upper);
-                    }
+                    L::store(self.uppers.as_mut_ptr().add((place.row + row) * PANEL + first), upper);
                 }
                 *self.passed.get_unchecked_mut(place.row + row) |= bits;
             }

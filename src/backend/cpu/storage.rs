@@ -40,7 +40,7 @@ impl HostCopy {
         let (count, dim) = (rows.rows(), rows.dim());
         let bytes = try_vec(0, count.saturating_mul(dim.saturating_mul(rows.dtype().bytes())), "an uploaded matrix")?;
         let fits = dim <= MOST_DIM && u32::try_from(count).is_ok();
-        let packed = if fits { Some(Packed::empty(count, dim)?) } else { None };
+        let packed = if fits { Some(Packed::empty(count, dim, Vec::new())?) } else { None };
         let mut identity = try_vec(0, if fits { count } else { 0 }, "an uploaded matrix")?;
         (0..).zip(&mut identity).for_each(|(row, slot)| *slot = row);
         let mut copy = HostCopy { isa, bytes, dtype: rows.dtype(), rows: count, dim, packed, identity };

@@ -10,10 +10,11 @@ use super::exclusions::{ChunkExclusions, Exclusions, Masked};
 use super::gate::Gate;
 use super::look::Look;
 use super::pairs::score_pairs;
+use super::pending::Pending;
 use super::rejections::Rejections;
-use super::rows::{KeyChunk, QueryBlock, check_queries};
+use super::rows::{KeyChunk, KeyRules, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
-use super::sieve::Sieve;
+use super::sieve::{Loss, Sieve};
 use super::storage::HostCopy;
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer};
@@ -46,7 +47,9 @@ struct Call<'a> {
 
 pub(crate) fn top_k(cpu: &Cpu, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     let shape = Shape { queries: pair.queries.rows(), keys: pair.keys.rows(), dim: pair.queries.dim() };
-    run(cpu, spec, pair, plan::arithmetic(shape, cpu.isa().has_byte_products(), is_packed(&pair), spec.count_rejected))
+    let wanted = Wanted::of(spec, shape.keys);
+    let all = wanted.hardest.saturating_add(wanted.drawn);
+    run(cpu, spec, pair, plan::arithmetic(shape, all, cpu.isa().has_byte_products(), is_packed(&pair)))
 }
 
 /// Whether the keys are packed already.
@@ -103,6 +106,14 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, arithmetic: Arithmetic) -> S
     let held = all.saturating_mul(2).saturating_add(128).min(shape.keys.saturating_mul(2));
     let state_bytes =
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
+    let state_bytes = match arithmetic {
+        Arithmetic::F32 => state_bytes,
+        // What is pending, and the values of a panel.
+        Arithmetic::Bytes => {
+            let pending = Pending::most_held(wanted.hardest).min(shape.keys.saturating_mul(2));
+            state_bytes.saturating_add(pending.saturating_mul(8)).saturating_add(256)
+        }
+    };
     let plan = plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row());
     match arithmetic {
         Arithmetic::Bytes if is_packed(&pair) => plan.with_all_keys(shape),
@@ -120,19 +131,21 @@ impl Call<'_> {
         out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
-        let mut start = 0;
+        let (mut start, mut spare) = (0, Vec::new());
         while start < keys.rows() {
             let end = keys.rows().min(start.saturating_add(plan.key_rows));
             let excluded = self.spec.exclude.keys.as_deref();
-            let chunk = KeyChunk::read(isa, keys, start..end, plan.arithmetic, metric, nonfinite, excluded)?;
+            let rules = KeyRules { metric, nonfinite, excluded };
+            let chunk = KeyChunk::read_into(isa, keys, start..end, plan.arithmetic, rules, &mut spare)?;
             if range.start == 0 {
                 out.special.zero_keys += chunk.zero_rows;
                 out.special.skipped_keys += chunk.skipped_rows;
             }
             let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: plan.group_panels };
             let scored = self.chunk(scan, &mut found);
+            spare = chunk.into_lines();
             if plan.arithmetic == Arithmetic::Bytes && plan::is_dense(scored, block.rows(), end - start) {
-                drop(chunk);
+                spare = Vec::new();
                 plan = self.dense_plan;
                 block = QueryBlock::read(isa, queries, range.clone(), plan.arithmetic, nonfinite)?;
             }
@@ -198,18 +211,20 @@ impl Call<'_> {
             let bounds = self.bounds(scan.queries.start + row);
             Gate::new(scan, self.spec, row, &bounds, &found.best, self.wanted)
         });
-        let counters = self.spec.count_rejected.then(|| {
-            rows.clone().map(|row| Rejections::new(scan, row, self.bounds(scan.queries.start + row))).collect()
-        });
+        let losses = scan.queries.codes.as_ref().map(|codes| Loss::all(scan, codes, rows.clone()));
+        let counter = |row: usize| {
+            let loss = losses.as_ref().map(|losses| losses[row - rows.start]);
+            Rejections::new(scan, row, self.bounds(scan.queries.start + row), loss)
+        };
+        let counters = if self.spec.count_rejected { rows.clone().map(counter).collect() } else { Vec::new() };
         let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
-            match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates) {
+            match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates, &mut epilogue.counters) {
                 Some(sieve) => drop(scored.fetch_add(sieve.run(panels), Ordering::Relaxed)),
                 None => scan.run(rows, panels, masked, &mut epilogue),
             }
         }
-        let counters = epilogue.counters.unwrap_or_default();
-        let mut rejected = counters.into_iter().map(Rejections::finish);
+        let mut rejected = epilogue.counters.into_iter().map(Rejections::finish);
         epilogue
             .gates
             .into_iter()
@@ -236,7 +251,8 @@ struct RowPart {
 struct TopKEpilogue<'a> {
     first_row: usize,
     gates: Vec<Gate<'a>>,
-    counters: Option<Vec<Rejections<'a>>>,
+    /// Empty where nothing is counted.
+    counters: Vec<Rejections<'a>>,
     scan: Scan<'a>,
 }
 
@@ -244,8 +260,8 @@ impl Epilogue for TopKEpilogue<'_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
         let gate = &mut self.gates[row - self.first_row];
         self.scan.isa.dispatch(Look { gate, first, scores, keys: self.scan.keys });
-        if let Some(counters) = &mut self.counters {
-            counters[row - self.first_row].eat(first, scores);
+        if let Some(counters) = self.counters.get_mut(row - self.first_row) {
+            counters.eat(first, scores);
         }
     }
 }
@@ -260,8 +276,9 @@ mod tests {
     use crate::spec::{Bitset, Metric, Positives, Select};
 
     /// All bits of an answer.
-    fn bits(found: &Neighbours) -> (Vec<i64>, Vec<u32>, Vec<usize>) {
-        (found.indices.clone(), found.scores.iter().map(|score| score.to_bits()).collect(), found.counts.clone())
+    fn bits(found: &Neighbours) -> (Vec<i64>, Vec<u32>, Vec<usize>, Option<Vec<Rejected>>) {
+        let scores = found.scores.iter().map(|score| score.to_bits()).collect();
+        (found.indices.clone(), scores, found.counts.clone(), found.rejected.clone())
     }
 
     fn on(isa: Isa, threads: usize) -> Cpu {
@@ -286,6 +303,9 @@ mod tests {
                 TopK::new(4).select(softmax).skip(2).band(-1.0, 0.5),
                 TopK::new(6).select(Select::Uniform { seed: 1 }).band(0.0, 0.6).metric(Metric::Dot),
                 TopK::new(400),
+                TopK::new(3).positives(Positives::Aligned).band(-0.2, 0.7).ratio(0.9).margin(0.05).count_rejected(true),
+                TopK::new(3).metric(Metric::Dot).band(-2.0, 3.0).exclude_self(0).count_rejected(true),
+                TopK::new(0).exclude_groups(groups(50), groups(400)).band(0.1, 0.3).count_rejected(true),
             ];
             for spec in specs {
                 let expected =
