@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! cargo bench --bench case -- --rows 1024 --keys 100000 --dim 384 --k 16 [--prepared] [--planted] [--ratio 0.95]
-//!                             [--groups 1000] [--data FOLDER] [--threads 2]
+//!                             [--groups 1000] [--counted] [--data FOLDER] [--threads 2]
 //! ```
 //!
 //! `--prepared` uploads the keys before the clock starts. `--planted` makes query i a noisy copy of key i, which is its
-//! positive. `--data` reads `queries.npy` and `corpus.npy` of f16 and the groups of `meta.tsv` instead of making rows.
+//! positive. `--counted` counts what each rule rejected. `--data` reads `queries.npy` and `corpus.npy` of f16 and the groups
+//! of `meta.tsv` instead of making rows.
 
 #[path = "../../tests/common/data.rs"]
 mod data;
@@ -112,6 +113,7 @@ fn main() {
     if let Some((queries, keys)) = groups {
         spec = spec.exclude_groups(queries, keys);
     }
+    spec = spec.count_rejected(arguments.has("counted"));
     let uploaded = arguments.has("prepared").then(|| device.upload(&keys).expect("room for the keys"));
     let prepared_bytes = uploaded.as_ref().map_or(0, |keys| keys.memory_bytes());
     let keys: &dyn Rows = match &uploaded {

@@ -29,6 +29,7 @@ import sweep
 FLOPS = {"top_k": 2, "mine": 2, "info_nce_grad": 6}
 K = 16
 LARGE = {"op": "top_k", "rows": 1024, "keys": 100_000, "dim": 384, "k": K}
+PAIRS = {"op": "mine", "rows": 16_000, "keys": 16_000, "dim": 384, "k": K, "ratio": 0.95, "data": None}
 # `of` names the contenders that a case is measured with; without it all of its operation are.
 CASES = [
     LARGE,
@@ -38,14 +39,16 @@ CASES = [
     {**LARGE, "dim": 1024, "of": ["faiss IndexFlatIP f32"]},
     {**LARGE, "planted": True, "of": []},
     {**LARGE, "op": "mine", "planted": True, "ratio": 0.95, "groups": 1000, "of": []},
+    {**LARGE, "op": "mine", "planted": True, "ratio": 0.95, "groups": 1000, "counted": True, "of": []},
     {**LARGE, "rows": 1, "keys": 1_000_000, "prepared": True, "of": ["faiss IndexFlatIP f32"]},
     {**LARGE, "rows": 16, "keys": 1_000_000, "prepared": True, "of": ["faiss IndexFlatIP f32"]},
-    {"op": "mine", "rows": 16_000, "keys": 16_000, "dim": 384, "k": K, "ratio": 0.95, "data": None},
+    PAIRS,
+    {**PAIRS, "counted": True, "of": []},
     {"op": "info_nce_grad", "rows": 1024, "keys": 1024, "dim": 384},
     {"op": "info_nce_grad", "rows": 4096, "keys": 4096, "dim": 384},
 ]
 # What tells cases of one operation and shape apart.
-MARKS = ("prepared", "planted", "ratio", "groups", "data")
+MARKS = ("prepared", "planted", "ratio", "groups", "counted", "data")
 PACKAGES = ("numpy", "faiss-cpu", "torch")
 
 
@@ -107,7 +110,8 @@ def measure(arguments, case):
     own = statistics.median(seconds[commands[0][0]])
     return [
         {
-            **{name: value for name, value in case.items() if name != "of"},
+            # Where the data lies is nobody else's business.
+            **{name: name == "data" or value for name, value in case.items() if name != "of"},
             "name": name,
             "seconds": statistics.median(seconds[name]),
             "seconds_all": seconds[name],
@@ -179,7 +183,7 @@ def main():
         sweep.main(arguments, machine())
         return
     report = {
-        "command": " ".join(["benches/peers/run", *sys.argv[5:]]),
+        "command": " ".join(["benches/peers/run", *sys.argv[5:]]).replace(arguments.data or "\0", "FOLDER"),
         "date": time.strftime("%Y-%m-%d"),
         "commit": output_of("git", "describe", "--always", "--dirty"),
         "versions": {

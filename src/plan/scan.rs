@@ -7,6 +7,9 @@ use crate::spec::Shape;
 
 /// Packed keys that are scanned between two barriers; small enough to stay in a shared cache.
 const KEY_CHUNK_BYTES: usize = 12 << 20;
+/// The same for keys in bytes, which are read so slowly that they need not stay in a cache: fewer barriers, and fewer
+/// neighbours of a part of the keys that are not neighbours among all.
+const BYTE_CHUNK_BYTES: usize = 24 << 20;
 /// Packed keys that one thread scans with all its queries before it goes on; small enough for its own cache.
 const KEY_GROUP_BYTES: usize = 768 << 10;
 /// What a scan holds where nobody sets a limit: more would save nothing, since a pass over the keys is then spread over
@@ -91,13 +94,16 @@ pub(crate) fn scan(
     let half = usize::try_from(limits.memory_bytes.min(MOST_BYTES) / 2).unwrap_or(usize::MAX);
     let f32_bytes = shape.dim.saturating_mul(4).max(1);
     // In bytes queries are held in f32 too.
-    let (packed_bytes, query_bytes) = match arithmetic {
-        Arithmetic::F32 => (f32_bytes, f32_bytes),
-        Arithmetic::Bytes => (shape.dim.next_multiple_of(4), f32_bytes.saturating_add(f32_bytes / 4 + 256)),
+    let (packed_bytes, query_bytes, chunk_bytes) = match arithmetic {
+        Arithmetic::F32 => (f32_bytes, f32_bytes, KEY_CHUNK_BYTES),
+        Arithmetic::Bytes => {
+            let query_bytes = f32_bytes.saturating_add(f32_bytes / 4 + 256);
+            (shape.dim.next_multiple_of(4), query_bytes, BYTE_CHUNK_BYTES)
+        }
     };
     let query_bytes = query_bytes.saturating_add(state_bytes);
     let key_bytes = packed_bytes.saturating_add(read_bytes).saturating_add(KEY_EXTRA_BYTES);
-    let cached_keys = KEY_CHUNK_BYTES / packed_bytes;
+    let cached_keys = chunk_bytes / packed_bytes;
     let key_rows = (half / key_bytes).min(cached_keys.clamp(16 * PANEL, 1 << 16));
     ScanPlan {
         arithmetic,
@@ -174,7 +180,7 @@ mod tests {
     #[test]
     fn packed_keys_are_scanned_at_once() {
         let plan = scan(SHAPE, Limits::default(), Arithmetic::Bytes, 1000, 0);
-        assert_eq!(plan.key_rows, 32_768);
+        assert_eq!(plan.key_rows, 65_536);
         assert_eq!(plan.with_all_keys(SHAPE), plan);
         assert_eq!(plan.with_all_keys(Shape { queries: 1, ..SHAPE }).key_rows, 100_000);
         assert_eq!(plan.with_all_keys(Shape { queries: 1, keys: 0, ..SHAPE }).key_rows, 32);

@@ -66,9 +66,7 @@ impl Prepared {
 
     /// Widens and scales; leaves the norm to the caller.
     fn widen(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
-        matrix.widen_row(row, &mut self.scaled);
-        self.scaled[matrix.dim()..].fill(0.0);
-        self.scale = match isa.dispatch(ScaleRow { row: &mut self.scaled }) {
+        self.scale = match isa.dispatch(ScaleRow { matrix, row, scaled: &mut self.scaled }) {
             Some(exponent) => RowScale { exponent, inverse: 0.0, finite: true },
             None => RowScale { exponent: 0, inverse: 0.0, finite: false },
         };
@@ -154,9 +152,12 @@ fn unscale(value: f32, exponent: i32) -> f32 {
     }
 }
 
-/// Scales a widened row in place; gives the exponent, or nothing where the row is not finite.
+/// Widens and scales a row; gives the exponent, or nothing where the row is not finite.
 struct ScaleRow<'a> {
-    row: &'a mut [f32],
+    matrix: &'a Matrix<'a>,
+    row: usize,
+    /// Result, padded with zeros.
+    scaled: &'a mut [f32],
 }
 
 impl Task for ScaleRow<'_> {
@@ -164,7 +165,9 @@ impl Task for ScaleRow<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) -> Option<i32> {
-        let largest = self.row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
+        self.matrix.widen_row(self.row, self.scaled);
+        self.scaled[self.matrix.dim()..].fill(0.0);
+        let largest = self.scaled.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
         if largest >= f32::INFINITY.to_bits() {
             return None;
         }
@@ -175,7 +178,7 @@ impl Task for ScaleRow<'_> {
         // Two factors, since 2¹⁴⁹ and 2⁻¹²⁷ are no normal numbers.
         let half = -exponent / 2;
         let (first, second) = (power_of_two(half), power_of_two(-exponent - half));
-        for value in self.row.iter_mut() {
+        for value in self.scaled.iter_mut() {
             let scaled = *value * first * second;
             *value = if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
         }

@@ -178,6 +178,11 @@ impl Scale {
     }
 }
 
+/// Neighbouring scores are counted in so many places,
+const COPIES: usize = 4;
+/// where there are no more bins than these.
+const MOST_COPIED: usize = 256;
+
 struct CountRow<'a> {
     scale: Scale,
     scores: &'a [f32],
@@ -194,6 +199,9 @@ impl Task for CountRow<'_> {
         // Scores that are masked or uncertain are counted in a slot of their own, which nobody reads.
         let nowhere = bins as u32 + 2;
         let mut uncertain = Vec::new();
+        // Scores crowd into few bins, and a count that was just written is slow to be read: neighbours count apart.
+        let copied = self.bins.len() <= MOST_COPIED && self.scores.len() >= 2 * self.bins.len();
+        let mut copies = [[0_u32; MOST_COPIED]; COPIES];
         for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((0_u32..).step_by(16)) {
             let mut unsure = 0_u32;
             let mut slots = [0_u32; 16];
@@ -210,12 +218,23 @@ impl Task for CountRow<'_> {
                 slots[lane] = if unknown || masked { nowhere } else { slot };
                 unsure |= u32::from(unknown) << lane;
             }
-            for slot in slots {
-                self.bins[slot as usize] += 1;
+            if copied {
+                for (lane, slot) in slots.into_iter().enumerate() {
+                    copies[lane % COPIES][slot as usize % MOST_COPIED] += 1;
+                }
+            } else {
+                for slot in slots {
+                    self.bins[slot as usize] += 1;
+                }
             }
             while unsure != 0 {
                 uncertain.push(first + unsure.trailing_zeros());
                 unsure &= unsure - 1;
+            }
+        }
+        if copied {
+            for copy in &copies {
+                self.bins.iter_mut().zip(copy).for_each(|(bin, count)| *bin += u64::from(*count));
             }
         }
         uncertain

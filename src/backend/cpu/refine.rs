@@ -31,18 +31,16 @@ impl Task for Refine<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let keys = self.keys;
-        let fetch = |index: usize| {
-            if let Some((_, position)) = self.held.get(index) {
-                for line in keys.matrix.row_bytes(keys.kept[*position as usize] as usize).chunks(128) {
-                    // SAFETY: the dispatch vouches for `L`.
-                    unsafe { L::prefetch(line.as_ptr().cast()) }
-                }
-            }
-        };
-        (0..AHEAD).for_each(fetch);
+        for (_, position) in self.held.iter().take(AHEAD) {
+            // SAFETY: the dispatch vouches for `L`.
+            unsafe { Fetch { keys, position: *position }.run::<L>() }
+        }
         self.scores.clear();
         for (index, (_, position)) in self.held.iter().enumerate() {
-            fetch(index + AHEAD);
+            if let Some((_, position)) = self.held.get(index + AHEAD) {
+                // SAFETY: the dispatch vouches for `L`.
+                unsafe { Fetch { keys, position: *position }.run::<L>() }
+            }
             let key = keys.matrix.row_f32_or(keys.kept[*position as usize] as usize, self.room);
             let one = One { unit: self.unit, key, factor: keys.factor(self.metric, *position) };
             // SAFETY: the dispatch vouches for `L`.
@@ -54,6 +52,25 @@ impl Task for Refine<'_> {
                 }
             };
             self.scores.push(score);
+        }
+    }
+}
+
+/// Asks for the row of a key, so that it is there when it is scored.
+pub(crate) struct Fetch<'a> {
+    pub(crate) keys: &'a KeyChunk<'a>,
+    pub(crate) position: u32,
+}
+
+impl Task for Fetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let row = self.keys.kept[self.position as usize] as usize;
+        for line in self.keys.matrix.row_bytes(row).chunks(128) {
+            // SAFETY: the dispatch vouches for `L`.
+            unsafe { L::prefetch(line.as_ptr().cast()) }
         }
     }
 }

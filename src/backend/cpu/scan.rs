@@ -23,6 +23,7 @@ use super::canonical::{Prepared, SIDE_BY_SIDE, scores};
 use super::exclusions::{ChunkExclusions, Masked};
 use super::kernel::{CHAIN, Product};
 use super::lanes::{Isa, PANEL, STRIP};
+use super::refine::Fetch;
 use super::rows::{KeyChunk, QueryBlock};
 use crate::matrix::Dtype;
 use crate::plan::pieces;
@@ -92,7 +93,15 @@ impl Scan<'_> {
         let mut query = Prepared::empty(&queries.matrix);
         query.refill_known(self.isa, &queries.matrix, row, queries.scales[row]);
         let mut room: [Prepared; SIDE_BY_SIDE] = std::array::from_fn(|_| Prepared::empty(&keys.matrix));
+        let mut ahead = items.iter();
+        let mut fetch = |count| {
+            for item in ahead.by_ref().take(count) {
+                self.isa.dispatch(Fetch { keys, position: position(*item) });
+            }
+        };
+        fetch(2 * SIDE_BY_SIDE);
         for group in items.chunks(SIDE_BY_SIDE) {
+            fetch(SIDE_BY_SIDE);
             for (key, item) in room.iter_mut().zip(group) {
                 let row = keys.kept[position(*item) as usize] as usize;
                 key.refill_known(self.isa, &keys.matrix, row, keys.scales[row]);

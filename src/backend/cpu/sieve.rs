@@ -132,6 +132,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
                 coded: &self.keys.coded[panel * PANEL..(panel + 1) * PANEL],
                 windows: &self.windows,
                 passed: &mut self.passed,
+                all_uppers: !self.counters.is_empty(),
                 uppers: &mut self.uppers,
             });
             for index in 0..self.rows.len() {
@@ -235,7 +236,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
         let Loss { fixed, share } = self.losses[index];
         let upper = |value: f32| round_up(f64::from(value) * share + fixed);
         let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
-        // NaN, which stands for a hidden key, is no maximum.
+        // NaN, which stands for a hidden key, is no maximum. Where nothing passed a value may be that of an earlier panel.
         let largest = upper(uppers.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         match self.gates[index].filter(largest) {
             Filter::Score => u32::MAX,
@@ -295,6 +296,7 @@ mod tests {
                 coded: &codes.1.coded[panel * PANEL..(panel + 1) * PANEL],
                 windows: &windows,
                 passed: &mut passed,
+                all_uppers: false,
                 uppers: &mut uppers,
             });
             let real = PANEL.min(keys.rows() - panel * PANEL);

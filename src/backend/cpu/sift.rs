@@ -29,6 +29,9 @@ pub(crate) struct Sift<'a> {
     pub(crate) windows: &'a [Window],
     /// Result: one bit per key, for each query.
     pub(crate) passed: &'a mut [u32],
+    /// Whether all of `uppers` are asked for; else only tiles in which something passed write theirs, since writing all
+    /// pushes keys out of the first cache.
+    pub(crate) all_uppers: bool,
     /// Result: the largest that each value can be, 32 for each query.
     pub(crate) uppers: &'a mut [f32],
 }
@@ -134,6 +137,7 @@ impl Sift<'_> {
                 let Window { step, lo, hi } = *self.windows.get_unchecked(place.row + row);
                 let (step, lo) = (L::splat(step), L::splat(lo));
                 let mut bits = 0;
+                let mut uppers = [L::splat(0.0); 2];
                 for (half, sum) in sum.into_iter().enumerate() {
                     let first = place.key + half * L::WIDTH;
                     let load = |values: &[f32; PANEL]| L::load(values.as_ptr().add(first));
@@ -144,7 +148,12 @@ impl Sift<'_> {
                         inside &= L::at_least(L::splat(hi), L::mul_add(value, step, load(&keys.negated)));
                     }
                     bits |= inside << first;
-                    L::store(self.uppers.as_mut_ptr().add((place.row + row) * PANEL + first), upper);
+                    uppers[half] = upper;
+                }
+                if bits != 0 || self.all_uppers {
+                    let to = self.uppers.as_mut_ptr().add((place.row + row) * PANEL + place.key);
+                    L::store(to, uppers[0]);
+                    L::store(to.add(L::WIDTH), uppers[1]);
                 }
                 *self.passed.get_unchecked_mut(place.row + row) |= bits;
             }
