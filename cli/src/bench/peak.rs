@@ -64,14 +64,21 @@ fn byte_unit() -> Option<Unit> {
     None
 }
 
-/// The widest unit of this processor for f32.
+/// The widest unit of this processor for f32, or that of the set which the same variable forces.
 fn unit() -> Unit {
     #[cfg(target_arch = "x86_64")]
     {
+        let forced = std::env::var("COSMINE_ISA").unwrap_or_default();
+        let narrow = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match forced.as_str() {
+            "portable" => return ("f32 multiply and add, 4 lanes", 4, portable),
+            "avx2" | "avxvnni" if narrow => return ("f32 FMA, AVX2", 8, x86::avx2),
+            _ => {}
+        }
         if is_x86_feature_detected!("avx512f") {
             return ("f32 FMA, AVX-512", 16, x86::avx512);
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if narrow {
             return ("f32 FMA, AVX2", 8, x86::avx2);
         }
     }

@@ -25,7 +25,13 @@ impl<'a> ChunkExclusions<'a> {
     pub(crate) fn new(exclusions: &'a Exclusions<'a>, chunk: &'a KeyChunk<'a>) -> Self {
         let group_of = exclusions.rules.groups.as_ref().map(|groups| &groups.keys);
         let mut groups: Vec<(i64, u32)> = match group_of {
-            Some(of) => (0..chunk.kept.len() as u32).map(|position| (of[chunk.key(position)], position)).collect(),
+            Some(of) => {
+                let found = (0..chunk.kept.len() as u32).filter(|position| {
+                    let row = chunk.kept[*position as usize];
+                    chunk.position[row as usize] != NOWHERE
+                });
+                found.map(|position| (of[chunk.key(position)], position)).collect()
+            }
             None => Vec::new(),
         };
         groups.sort_unstable();

@@ -172,7 +172,7 @@ pub(crate) struct KeyChunk<'a> {
     pub(crate) scales: Cow<'a, [RowScale]>,
     /// Row of each position.
     pub(crate) kept: Cow<'a, [u32]>,
-    /// Position of each row, or [`NOWHERE`].
+    /// Position of each row that a query may have; else [`NOWHERE`].
     pub(crate) position: Cow<'a, [u32]>,
     /// Rows in panels of 32, where the scan is in f32: unit rows, or for the dot product rows divided by `largest_norm`.
     pub(crate) panels: Vec<f32>,
@@ -246,6 +246,15 @@ impl<'a> KeyChunk<'a> {
         Ok(())
     }
 
+    /// Rows that are not finite have a place among codes, where no query finds them; they have no position.
+    fn forget_skipped(&mut self) {
+        if self.skipped_rows > 0 {
+            let position = self.position.to_mut();
+            let skipped = position.iter_mut().zip(&*self.scales).filter(|(_, scale)| !scale.finite);
+            skipped.for_each(|(position, _)| *position = NOWHERE);
+        }
+    }
+
     /// Number of panels.
     pub(crate) fn panel_count(&self) -> usize {
         self.kept.len().div_ceil(PANEL)
@@ -300,6 +309,12 @@ impl Parts<'_> {
         chunk.kept = Cow::Borrowed(identity);
         chunk.position = Cow::Borrowed(identity);
         chunk.codes = Some(codes);
+        if self.excluded.is_some() {
+            let excluded = identity.iter().filter(|row| self.excludes(**row));
+            let position = chunk.position.to_mut();
+            excluded.for_each(|row| position[*row as usize] = NOWHERE);
+        }
+        chunk.forget_skipped();
         chunk
     }
 
@@ -312,6 +327,7 @@ impl Parts<'_> {
         let special = if kept.len() == rows { packed.special } else { Special::of(&scales) };
         let mut chunk = self.chunk(matrix, Cow::Owned(scales), special);
         chunk.place(kept)?;
+        chunk.forget_skipped();
         chunk.codes = Some(KeyCodes { lines: Cow::Owned(packed.lines), coded: Cow::Owned(packed.coded) });
         Ok(chunk)
     }
