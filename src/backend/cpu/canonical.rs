@@ -239,7 +239,7 @@ impl<const N: usize> Task for Squares<'_, N> {
     unsafe fn run<L: Lanes>(self) -> [f32; N] {
         let mut sums = [[0.0_f32; LANES]; N];
         let rows = self.rows.map(|row| row.as_chunks::<LANES>().0);
-        for block in 0..rows[0].len() {
+        for (block, _) in rows[0].iter().enumerate() {
             for row in 0..N {
                 match self.split {
                     true => add_split_square(&mut sums[row], &rows[row][block]),
