@@ -1,5 +1,6 @@
 //! The one error type: every failure names what was wrong, where, and the mend.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::path::PathBuf;
 
 /// What can go wrong. Nothing in this crate panics on bad input; every failure is one of these values.
@@ -96,4 +97,23 @@ pub(crate) fn try_vec<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<
     })?;
     vec.resize(len, value);
     Ok(vec)
+}
+
+/// As [`try_vec`] with zeros, whose pages the system hands out where they are first written: by many threads at once
+/// where many write.
+pub(crate) fn try_zeros(len: usize, what: &str) -> Result<Vec<f32>> {
+    let out_of_memory =
+        || Error::OutOfMemory { bytes: (len as u64).saturating_mul(size_of::<f32>() as u64), what: what.to_owned() };
+    let layout = Layout::array::<f32>(len).map_err(|_| out_of_memory())?;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the layout is not empty; a vector takes over what was allocated with the layout of its capacity, and zero
+    // bytes are an f32.
+    unsafe {
+        match alloc_zeroed(layout).cast::<f32>() {
+            pointer if pointer.is_null() => Err(out_of_memory()),
+            pointer => Ok(Vec::from_raw_parts(pointer, len, len)),
+        }
+    }
 }

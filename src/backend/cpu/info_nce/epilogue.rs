@@ -3,36 +3,13 @@
 //! become vectors.
 
 use super::super::lanes::{Lanes, Task};
+use super::exp::{exp, exps};
 
 const LANES: usize = 16;
 const MASKED: f32 = f32::NEG_INFINITY;
 
-/// `e^x` for x ≤ 88 within 2 ulp; 0 for x < −87, −∞ included.
-#[inline(always)]
-fn exp<L: Lanes>(x: f32) -> f32 {
-    /// Adding it rounds to an integer, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 355.0 / 512.0;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = fused::<L>(x, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = fused::<L>(-n, LN_2_LOW, fused::<L>(-n, LN_2_HIGH, x));
-    let mut p = 1.987_569_1e-4;
-    p = fused::<L>(p, r, 1.398_2e-3);
-    p = fused::<L>(p, r, 8.333_452e-3);
-    p = fused::<L>(p, r, 4.166_579_6e-2);
-    p = fused::<L>(p, r, 1.666_666_5e-1);
-    p = fused::<L>(p, r, 5e-1);
-    let fraction = fused::<L>(p, r * r, r) + 1.0;
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
-    if x < -87.0 { 0.0 } else { fraction * power }
-}
-
-/// `a · b + c`, in one instruction where the set has it; without one it would be a call.
-#[inline(always)]
-fn fused<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
-    if L::FUSED { a.mul_add(b, c) } else { a * b + c }
-}
+/// The most vectors that hold 16 lanes.
+const PARTS: usize = 4;
 
 /// What one line adds to its anchor's sums. `y = exp(slope · (s − reference))` is at most 1.
 #[derive(Clone, Copy, Debug)]
@@ -78,80 +55,89 @@ impl Task for Sum<'_> {
     unsafe fn run<L: Lanes>(self) -> Partial {
         let (blocks, rest) = self.scores.as_chunks::<LANES>();
         debug_assert!(rest.is_empty());
-        let mut largest = [MASKED; LANES];
-        let (mut count, mut scores) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        for block in blocks {
-            for lane in 0..LANES {
-                let s = block[lane];
-                let kept = s > MASKED;
-                largest[lane] = larger(largest[lane], s);
-                count[lane] += if kept { 1.0 } else { 0.0 };
-                scores[lane] += if kept { s } else { 0.0 };
+        // SAFETY: the caller vouches for the set.
+        unsafe {
+            let (zero, one, masked) = (L::splat(0.0), L::splat(1.0), L::splat(MASKED));
+            let (mut count, mut scores, mut largest) = ([zero; PARTS], [zero; PARTS], [masked; PARTS]);
+            for block in blocks {
+                for part in 0..LANES / L::WIDTH {
+                    let s = L::load(block[part * L::WIDTH..].as_ptr());
+                    largest[part] = L::max(largest[part], s);
+                    count[part] = L::add(count[part], L::keep_above(one, s, masked));
+                    scores[part] = L::add(scores[part], L::keep_above(s, s, masked));
+                }
             }
-        }
-        let (count, largest) = (pairwise(count, sum), pairwise(largest, larger));
-        if count == 0.0 {
-            return Partial::EMPTY;
-        }
-        let reference = if self.slope < 0.0 { smallest(blocks) } else { largest };
-        let sums = match self.beta {
-            None => weighted::<L, false>(blocks, self.slope, reference, 0.0),
-            Some(beta) => weighted::<L, true>(blocks, self.slope, reference, beta),
-        };
-        let [a, b, c, d, e, f] = sums;
-        Partial {
-            count,
-            reference,
-            largest,
-            scores: pairwise(scores, sum),
-            plain: [a, b],
-            upper: [c, d],
-            lower: [e, f],
+            let (count, largest) = (pairwise::<L>(count, sum), pairwise::<L>(largest, larger));
+            if count == 0.0 {
+                return Partial::EMPTY;
+            }
+            let reference = if self.slope < 0.0 { smallest(blocks) } else { largest };
+            let sums = match self.beta {
+                None => weighted::<L, false>(blocks, self.slope, reference, 0.0),
+                Some(beta) => weighted::<L, true>(blocks, self.slope, reference, beta),
+            };
+            let [a, b, c, d, e, f] = sums;
+            Partial {
+                count,
+                reference,
+                largest,
+                scores: pairwise::<L>(scores, sum),
+                plain: [a, b],
+                upper: [c, d],
+                lower: [e, f],
+            }
         }
     }
 }
 
 /// The smallest score that is not masked.
-#[inline(always)]
 fn smallest(blocks: &[[f32; LANES]]) -> f32 {
-    let mut largest = [MASKED; LANES];
-    for block in blocks {
-        for lane in 0..LANES {
-            largest[lane] = larger(largest[lane], if block[lane] > MASKED { -block[lane] } else { MASKED });
-        }
-    }
-    -pairwise(largest, larger)
+    let scores = blocks.as_flattened().iter();
+    scores.filter(|score| **score > MASKED).fold(f32::INFINITY, |least, score| least.min(*score))
 }
 
 /// `Σ y` and `Σ (s − reference)·y`, with `HCL` the same for `y^(β+1)` and `y^β`.
+///
+/// # Safety
+/// The processor must have the set of `L`.
 #[inline(always)]
-fn weighted<L: Lanes, const HCL: bool>(blocks: &[[f32; LANES]], slope: f32, reference: f32, beta: f32) -> [f32; 6] {
-    let mut sums = [[0.0_f32; LANES]; 6];
-    for block in blocks {
-        for lane in 0..LANES {
-            let kept = block[lane] > MASKED;
-            let below = if kept { block[lane] - reference } else { 0.0 };
-            let x = if kept { slope * below } else { MASKED };
-            let y = exp::<L>(x);
-            sums[0][lane] += y;
-            sums[1][lane] += below * y;
-            if HCL {
-                // With β = 0 an x that overflowed would give NaN.
-                let lower = if kept { exp::<L>(beta * larger(x, f32::MIN)) } else { 0.0 };
-                let upper = lower * y;
-                sums[2][lane] += upper;
-                sums[3][lane] += below * upper;
-                sums[4][lane] += lower;
-                sums[5][lane] += below * lower;
+unsafe fn weighted<L: Lanes, const HCL: bool>(
+    blocks: &[[f32; LANES]],
+    slope: f32,
+    reference: f32,
+    beta: f32,
+) -> [f32; 6] {
+    // SAFETY: the caller vouches for the set.
+    unsafe {
+        let mut sums = [[L::splat(0.0); PARTS]; 6];
+        let (masked, least) = (L::splat(MASKED), L::splat(f32::MIN));
+        let (slope, minus_reference, beta) = (L::splat(slope), L::splat(-reference), L::splat(beta));
+        for block in blocks {
+            for part in 0..LANES / L::WIDTH {
+                let s = L::load(block[part * L::WIDTH..].as_ptr());
+                let below = L::keep_above(L::add(s, minus_reference), s, masked);
+                let x = L::mul(slope, below);
+                let y = L::keep_above(exps::<L>(x), s, masked);
+                sums[0][part] = L::add(sums[0][part], y);
+                sums[1][part] = L::mul_add(below, y, sums[1][part]);
+                if HCL {
+                    // With β = 0 an x that overflowed would give NaN.
+                    let lower = L::keep_above(exps::<L>(L::mul(beta, L::max(x, least))), s, masked);
+                    let upper = L::mul(lower, y);
+                    sums[2][part] = L::add(sums[2][part], upper);
+                    sums[3][part] = L::mul_add(below, upper, sums[3][part]);
+                    sums[4][part] = L::add(sums[4][part], lower);
+                    sums[5][part] = L::mul_add(below, lower, sums[5][part]);
+                }
             }
         }
+        let mut out = [0.0; 6];
+        let used = if HCL { 6 } else { 2 };
+        for (out, sums) in out.iter_mut().zip(sums).take(used) {
+            *out = pairwise::<L>(sums, sum);
+        }
+        out
     }
-    let mut out = [0.0; 6];
-    let used = if HCL { 6 } else { 2 };
-    for (out, sums) in out.iter_mut().zip(sums).take(used) {
-        *out = pairwise(sums, sum);
-    }
-    out
 }
 
 #[inline(always)]
@@ -164,9 +150,17 @@ fn sum(a: f32, b: f32) -> f32 {
     a + b
 }
 
-/// Joins lanes at distance 8, 4, 2, 1.
+/// Joins 16 lanes at distance 8, 4, 2, 1.
+///
+/// # Safety
+/// The processor must have the set of `L`.
 #[inline(always)]
-fn pairwise(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+unsafe fn pairwise<L: Lanes>(parts: [L::Vector; PARTS], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for (part, to) in lanes.chunks_exact_mut(L::WIDTH).enumerate() {
+        // SAFETY: the caller vouches for the set; there is room for a vector.
+        unsafe { L::store(to.as_mut_ptr(), parts[part]) }
+    }
     for distance in [8, 4, 2, 1] {
         for lane in 0..distance {
             lanes[lane] = join(lanes[lane], lanes[lane + distance]);
@@ -290,34 +284,5 @@ impl Task for Dot<'_> {
         }
         let rest: f64 = x.1.iter().zip(y.1).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
         sums.iter().sum::<f64>() + rest
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::lanes::Isa;
-    use super::*;
-
-    struct Exp;
-
-    impl Task for Exp {
-        type Output = ();
-
-        #[inline(always)]
-        unsafe fn run<L: Lanes>(self) {
-            for step in 0..=4_000_000 {
-                let x = -87.0 + step as f32 * (175.0 / 4_000_000.0);
-                let exact = f64::from(x).exp();
-                let error = (f64::from(exp::<L>(x)) - exact).abs() / exact;
-                assert!(error < 2.0 / (1 << 23) as f64, "exp({x}) is off by {error:e}");
-            }
-            assert_eq!(exp::<L>(0.0), 1.0);
-            assert_eq!([exp::<L>(f32::NEG_INFINITY), exp::<L>(-1e30), exp::<L>(-88.0)], [0.0; 3]);
-        }
-    }
-
-    #[test]
-    fn exp_is_within_two_ulp() {
-        Isa::available().into_iter().for_each(|isa| isa.dispatch(Exp));
     }
 }

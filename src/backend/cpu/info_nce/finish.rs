@@ -6,14 +6,14 @@ use super::super::lanes::{Isa, Lanes, Task};
 use super::epilogue::Dot;
 use super::family::Context;
 use super::side::Side;
-use crate::error::{Result, try_vec};
+use crate::error::{Result, try_zeros};
 use crate::output::Gradients;
 use crate::plan::COLUMN_GROUP;
 use crate::spec::Metric;
 
 /// Room for the gradients of a side; its rows are rounded up for the products.
 pub(super) fn zeros(side: &Side) -> Result<Vec<f32>> {
-    try_vec(0.0, side.rows.next_multiple_of(COLUMN_GROUP) * side.step, "gradients of the loss")
+    try_zeros(side.rows.next_multiple_of(COLUMN_GROUP) * side.step, "gradients of the loss")
 }
 
 /// The nearest f32 that is finite.

@@ -13,6 +13,7 @@
 mod backward;
 mod copies;
 mod epilogue;
+mod exp;
 mod family;
 mod finish;
 mod forward;
@@ -175,12 +176,19 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> (Vec<Pass<'a>>, bo
         (0..queries.rows).flat_map(terms_of).map(|(query, key)| Anchor { query: query as u32, key }).collect()
     };
     let shared_tiles = directions.contains(Directions::QK | Directions::KQ) && terms.one_query_per_key();
-    let streams = directions == Directions::QK || directions == Directions::QQ;
+    // Keys against keys can be one triangle where each is the positive of one query; where few are, lines are fewer.
+    let keys_mirrored = terms.one_query_per_key() && 2 * candidates <= 3 * terms.positives.items.len();
+    let streams = directions == Directions::QK;
     let need = match streams {
         true => Need::Line,
         false => Need::All(directions.count() - usize::from(shared_tiles)),
     };
-    let pass = |lines: Vec<u32>, columns: usize, by_line: Family, by_column: Option<Family>| {
+    let per_key = || {
+        let mut anchors = vec![Anchor { query: Anchor::NOBODY, key: 0 }; candidates];
+        per_term().into_iter().for_each(|anchor| anchors[anchor.key as usize] = anchor);
+        anchors
+    };
+    let pass = |lines: Vec<u32>, columns: usize, by_line: Family, by_column: Option<Family>, mirrored: bool| {
         let (left, right) = match by_line.direction {
             Directions::QK => (queries, keys),
             Directions::KQ => (keys, queries),
@@ -188,30 +196,29 @@ fn passes<'a>(context: &Context<'a>, limits: plan::Limits) -> (Vec<Pass<'a>>, bo
             _ => (keys, keys),
         };
         let blocks = plan::info_nce_blocks(lines.len(), columns, left.step, need, limits);
-        Pass { left, lines, right, columns, by_line, by_column, blocks }
+        Pass { left, lines, right, columns, by_line, by_column, mirrored, blocks }
     };
-    let every_query = || (0..queries.rows as u32).collect::<Vec<u32>>();
+    let first_rows = |count: usize| (0..count as u32).collect::<Vec<u32>>();
     let mut passes = Vec::new();
     if directions.contains(Directions::QK) {
-        let by_column = shared_tiles.then(|| {
-            let mut anchors = vec![Anchor { query: Anchor::NOBODY, key: 0 }; candidates];
-            per_term().into_iter().for_each(|anchor| anchors[anchor.key as usize] = anchor);
-            Family::new(context, Directions::KQ, Slot::Key, anchors)
-        });
+        let by_column = shared_tiles.then(|| Family::new(context, Directions::KQ, Slot::Key, per_key()));
         let by_line = Family::new(context, Directions::QK, Slot::Query, per_query.clone());
-        passes.push(pass(every_query(), candidates, by_line, by_column));
+        passes.push(pass(first_rows(queries.rows), candidates, by_line, by_column, false));
     }
     if directions.contains(Directions::KQ) && !shared_tiles {
         let by_line = Family::new(context, Directions::KQ, Slot::Term, per_term());
-        passes.push(pass(terms.positives.items.clone(), queries.rows, by_line, None));
+        passes.push(pass(terms.positives.items.clone(), queries.rows, by_line, None, false));
     }
     if directions.contains(Directions::QQ) {
         let by_line = Family::new(context, Directions::QQ, Slot::Query, per_query);
-        passes.push(pass(every_query(), queries.rows, by_line, None));
+        passes.push(pass(first_rows(queries.rows), queries.rows, by_line, None, true));
     }
-    if directions.contains(Directions::KK) {
+    if directions.contains(Directions::KK) && keys_mirrored {
+        let by_line = Family::new(context, Directions::KK, Slot::Key, per_key());
+        passes.push(pass(first_rows(candidates), candidates, by_line, None, true));
+    } else if directions.contains(Directions::KK) {
         let by_line = Family::new(context, Directions::KK, Slot::Term, per_term());
-        passes.push(pass(terms.positives.items.clone(), candidates, by_line, None));
+        passes.push(pass(terms.positives.items.clone(), candidates, by_line, None, false));
     }
     (passes, streams)
 }

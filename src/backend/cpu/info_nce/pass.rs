@@ -3,6 +3,12 @@
 //!
 //! A tile is `chunk rows × tile columns`. Its lines serve one family of log-sums; its columns may serve a second one,
 //! as q→k and k→q of a symmetric loss do, which then costs one score product in place of two.
+//!
+//! Where both sides are one, as in q→q, the columns are the lines and serve the same family: the tiles of one triangle
+//! are all that is scored and multiplied. What lies in squares of [`COLUMN_GROUP`] on the diagonal serves lines alone.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -13,7 +19,7 @@ use super::family::Family;
 use super::side::Side;
 use super::spare::{Buffer, Spare};
 use crate::error::{Result, try_vec};
-use crate::plan::Blocks;
+use crate::plan::{Blocks, COLUMN_GROUP};
 
 /// One score matrix.
 pub(super) struct Pass<'a> {
@@ -25,13 +31,45 @@ pub(super) struct Pass<'a> {
     pub(super) columns: usize,
     pub(super) by_line: Family,
     pub(super) by_column: Option<Family>,
+    /// Whether `by_line` serves the columns too. Line `i` then is row `i`, and the columns are as many.
+    pub(super) mirrored: bool,
     pub(super) blocks: Blocks,
 }
 
 /// A task's own memory.
+#[derive(Default)]
 pub(super) struct Scratch {
     pub(super) tile: Vec<f32>,
     pub(super) turned: Vec<f32>,
+}
+
+/// The memory of tasks that ended, for those to come.
+pub(super) type Scratches = Mutex<Vec<Scratch>>;
+
+/// A task's memory, which goes back when dropped.
+pub(super) struct Lent<'a> {
+    scratch: Scratch,
+    back: &'a Scratches,
+}
+
+impl Deref for Lent<'_> {
+    type Target = Scratch;
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let scratch = std::mem::take(&mut self.scratch);
+        self.back.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+    }
 }
 
 /// The memory of a walk.
@@ -52,8 +90,9 @@ pub(super) struct Room<'a> {
     pub(super) candidates: Buffer<'a>,
     /// The lines of a block in such panels: what gradients of columns are made of.
     pub(super) anchors: Buffer<'a>,
-    /// The gradients of the lines of a block.
+    /// The gradients of the lines of a block, where they are not summed where they belong.
     pub(super) anchor_gradients: Buffer<'a>,
+    pub(super) scratches: Scratches,
 }
 
 /// A chunk of lines and a range of columns, both counted in the whole matrix.
@@ -63,22 +102,58 @@ pub(super) struct Tile {
     pub(super) lines: usize,
     pub(super) column: usize,
     pub(super) columns: usize,
+    /// The first of its columns that are scored at all.
+    pub(super) skip: usize,
+    /// The first of its columns that serve as anchors too, where any do.
+    pub(super) both: usize,
+}
+
+impl Tile {
+    pub(super) fn is_empty(self) -> bool {
+        self.skip == self.columns
+    }
 }
 
 impl Pass<'_> {
     /// A task's memory: whether it scores into a tile of its own, and whether it turns tiles.
-    pub(super) fn scratch(&self, tile: bool, turned: bool) -> Scratch {
-        let room = |wanted: bool| match wanted {
-            true => vec![0.0; self.blocks.chunk_rows * self.blocks.tile_columns],
-            false => Vec::new(),
-        };
-        Scratch { tile: room(tile), turned: room(turned) }
+    pub(super) fn scratch<'a>(&self, back: &'a Scratches, tile: bool, turned: bool) -> Lent<'a> {
+        let mut scratch = back.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let size = self.blocks.chunk_rows * self.blocks.tile_columns;
+        for (values, wanted) in [(&mut scratch.tile, tile), (&mut scratch.turned, turned)] {
+            if wanted && values.is_empty() {
+                *values = vec![0.0; size];
+            }
+        }
+        Lent { scratch, back }
+    }
+
+    /// A tile, `lines` of it from `line`.
+    pub(super) fn tile(&self, line: usize, lines: usize, column: usize, columns: usize) -> Tile {
+        let first = self.first_column(line);
+        let within = |at: usize| at.saturating_sub(column).min(columns);
+        let both = if self.mirrored { within(first + COLUMN_GROUP) } else { 0 };
+        Tile { line, lines, column, columns, skip: within(first), both }
+    }
+
+    /// The first column that a line is scored against.
+    pub(super) fn first_column(&self, line: usize) -> usize {
+        if self.mirrored { line / COLUMN_GROUP * COLUMN_GROUP } else { 0 }
+    }
+
+    /// The family that the columns serve.
+    pub(super) fn column_family(&self) -> Option<&Family> {
+        if self.mirrored { Some(&self.by_line) } else { self.by_column.as_ref() }
+    }
+
+    /// Whether line `i` is row `i`.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.lines.iter().enumerate().all(|(line, row)| line == *row as usize)
     }
 
     /// The ranges of a block's tiles: first column and width.
     pub(super) fn tiles(&self, column: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let width = self.blocks.tile_columns;
-        let end = (column + self.blocks.columns).min(self.columns.next_multiple_of(crate::plan::COLUMN_GROUP));
+        let end = (column + self.blocks.columns).min(self.columns.next_multiple_of(COLUMN_GROUP));
         (column..end).step_by(width).map(move |first| (first, width.min(end - first)))
     }
 
@@ -90,18 +165,26 @@ impl Pass<'_> {
         let keeps = blocks.keeps && second;
         let chunks = blocks.rows / blocks.chunk_rows;
         let when = |wanted: bool, count: usize| if wanted { count } else { 0 };
-        let columns = self.by_column.is_some();
+        let columns = self.column_family().is_some();
+        let mass_count = chunks * self.masses_of_chunk();
+        let apart = gradients && !self.is_in_order();
         Ok(Room {
             keeps,
             scores: spare.take(when(second, blocks.rows * blocks.columns), "a block of scores of the loss")?,
             partials: try_vec(Partial::EMPTY, when(columns, chunks * blocks.tile_columns), "sums of the loss")?,
-            masses: spare.take(when(masses, chunks * blocks.tile_columns), "softmax masses of the loss")?,
+            masses: spare.take(when(masses, mass_count), "softmax masses of the loss")?,
             strips: spare.take(blocks.rows * step, "packed rows of the loss")?,
             panels: spare.take(blocks.tile_columns * step, "packed columns of the loss")?,
             candidates: spare.take(when(gradients, blocks.tile_columns * step), "candidates of the loss")?,
             anchors: spare.take(when(gradients, blocks.rows * step), "anchors of the loss")?,
-            anchor_gradients: spare.take(when(gradients, blocks.rows * step), "gradients of the loss")?,
+            anchor_gradients: spare.take(when(apart, blocks.rows * step), "gradients of the loss")?,
+            scratches: Scratches::default(),
         })
+    }
+
+    /// Softmax masses that a chunk gives: one per column of a tile, and one per line where columns are anchors.
+    pub(super) fn masses_of_chunk(&self) -> usize {
+        self.blocks.tile_columns + if self.mirrored { self.blocks.chunk_rows } else { 0 }
     }
 
     /// The first lines of all blocks.
@@ -114,20 +197,21 @@ impl Pass<'_> {
         block_line..self.lines.len().min(block_line + self.blocks.rows)
     }
 
-    /// Scores a tile into `out`, line after line.
+    /// Scores a tile into `out`, line after line. Columns behind the last, up to the tile's end, are left as they are.
     pub(super) fn score(&self, isa: Isa, strips: &[f32], panels: &[f32], tile: Tile, out: &mut [f32]) {
-        let step = self.left.step;
+        let (step, skip) = (self.left.step, tile.skip);
+        let columns = tile.columns.min(self.columns.saturating_sub(tile.column)).next_multiple_of(PANEL);
         let product = Product {
             left: strips,
             left_strip: STRIP * step,
             left_step: STRIP,
-            right: panels,
+            right: &panels[skip * step..],
             right_panel: PANEL * step,
             right_step: PANEL,
-            out,
+            out: &mut out[skip..],
             out_step: tile.columns,
             rows: tile.lines.next_multiple_of(STRIP),
-            columns: tile.columns,
+            columns: columns.saturating_sub(skip),
             inner: self.left.dim,
             accumulate: false,
         };
@@ -147,7 +231,7 @@ impl Pass<'_> {
         let height = self.blocks.chunk_rows;
         for first in (0..height).step_by(STRIP) {
             let lines = strip(tile, from, first);
-            for (column, to) in to.chunks_exact_mut(height).take(tile.columns).enumerate() {
+            for (column, to) in to.chunks_exact_mut(height).take(tile.columns).enumerate().skip(tile.skip) {
                 for (to, line) in to[first..first + STRIP].iter_mut().zip(lines) {
                     *to = line[column];
                 }

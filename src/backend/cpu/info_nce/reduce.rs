@@ -2,15 +2,20 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::epilogue::Pull;
 use super::family::{Context, Family};
 use super::finish::saturated;
-use super::log_sum::{Constants, Kind, Part, Take};
+use super::log_sum::{Constants, Kind, LogSum, Part, Take};
 use super::pairs::Pairs;
 use super::pass::Pass;
 use super::sums::Sums;
 use crate::output::RowStatistics;
 use crate::spec::{AlphaOn, Directions, InfoNce, Reading};
+
+/// Rows whose log-sums are evaluated before they are handed out.
+const TOGETHER: usize = 1024;
 
 /// The loss and all that is one number per query.
 pub(super) struct Reduced {
@@ -44,6 +49,17 @@ fn listed_alpha(spec: &InfoNce) -> f64 {
         Some((alpha, AlphaOn::Listed | AlphaOn::All)) => f64::from(alpha),
         _ => 0.0,
     }
+}
+
+/// The log-sums of a row.
+struct RowSums {
+    row: usize,
+    /// Over all its positives, where others' positives stay in.
+    positives: Sums,
+    /// Over its negatives in q→k.
+    negatives: Option<Sums>,
+    /// Of each term its log-sums, with their parts; `None` of one without a candidate.
+    terms: Vec<Vec<(Vec<Part>, Option<LogSum>)>>,
 }
 
 /// What a row's terms take from what they share.
@@ -90,12 +106,16 @@ impl<'a> Reduce<'a> {
     /// Evaluates the log-sums of some rows, each once. Fills the pulls of the families, and slopes and influence of the
     /// pairs.
     pub(super) fn rows(&mut self, passes: &mut [Pass], rows: Range<usize>) {
-        let families = passes.iter_mut().flat_map(|pass| std::iter::once(&mut pass.by_line).chain(&mut pass.by_column));
-        let mut families: Vec<&mut Family> = families.collect();
-        for row in rows {
-            if !self.context.terms.positives.get(row).is_empty() {
-                self.row(&mut families, row);
-            }
+        for start in rows.clone().step_by(TOGETHER) {
+            let families = passes.iter().flat_map(|pass| std::iter::once(&pass.by_line).chain(&pass.by_column));
+            let families: Vec<&Family> = families.collect();
+            let counts = |row: &usize| !self.context.terms.positives.get(*row).is_empty();
+            let rows = (start..rows.end.min(start + TOGETHER)).into_par_iter().with_min_len(32).filter(counts);
+            let evaluated: Vec<RowSums> = rows.map(|row| self.evaluate(&families, row)).collect();
+            let families =
+                passes.iter_mut().flat_map(|pass| std::iter::once(&mut pass.by_line).chain(&mut pass.by_column));
+            let mut families: Vec<&mut Family> = families.collect();
+            evaluated.into_iter().for_each(|row_sums| self.row(&mut families, row_sums));
         }
     }
 
@@ -159,30 +179,21 @@ impl<'a> Reduce<'a> {
         sums
     }
 
-    fn row(&mut self, families: &mut [&mut Family], row: usize) {
+    /// Evaluates the log-sums of a row.
+    fn evaluate(&self, families: &[&Family], row: usize) -> RowSums {
         let terms = self.context.terms.positives.range(row);
-        let weight = self.weight(row);
         let [qk, kq, qq, kk] =
-            Directions::NAMES.map(|(direction, _)| families.iter().position(|family| family.direction == direction));
-        let negatives = qk.map(|qk| self.negatives(row, families[qk]));
-        let all_positives = if self.keeps_others() { self.sum_positives(terms.clone()) } else { Sums::EMPTY };
-        let log_sums = if self.context.spec.joint { 1 } else { self.context.spec.directions.count() };
-        let share = 1.0 / (terms.len() * log_sums) as f64;
-        let (mut loss, mut met) = (0.0, Sums::EMPTY);
-        let (mut entropy, mut entropies) = (0.0, 0);
-        let mut row_takes = RowTakes::default();
-
-        for term in terms {
+            Directions::NAMES.map(|(direction, _)| families.iter().find(|family| family.direction == direction));
+        let negatives = qk.map(|qk| self.negatives(row, qk));
+        let positives = if self.keeps_others() { self.sum_positives(terms.clone()) } else { Sums::EMPTY };
+        let of_term = |term: usize| {
             let key = self.context.terms.positives.items[term] as usize;
             let own = self.positive(term);
             let part = |kind, sums| Part { kind, sums };
-            let of = |index: usize| {
-                let family = &families[index];
-                family.sums[family.slot_of(row, key, term)]
-            };
-            let mut parts: Vec<Vec<Part>> = Vec::new();
+            let of = |family: &Family| family.sums[family.slot_of(row, key, term)];
+            let mut parts: Vec<Vec<Part>> = Vec::with_capacity(4);
             if let Some(negatives) = negatives {
-                let positives = if self.keeps_others() { all_positives } else { own };
+                let positives = if self.keeps_others() { positives } else { own };
                 parts.push(vec![part(Kind::QkPositives, positives), part(Kind::QkNegatives, negatives)]);
             }
             if let Some(kq) = kq {
@@ -192,15 +203,38 @@ impl<'a> Reduce<'a> {
             parts.extend(qq.map(|qq| vec![part(Kind::QqNegatives, of(qq))]));
             parts.extend(kk.map(|kk| vec![part(Kind::KkNegatives, of(kk))]));
             let parts = if self.context.spec.joint { vec![parts.concat()] } else { parts };
+            let evaluate = |parts: Vec<Part>| {
+                let sum = self.constants.evaluate(&parts, self.positives.scores[term]);
+                (parts, sum)
+            };
+            parts.into_iter().map(evaluate).collect()
+        };
+        RowSums { row, positives, negatives, terms: terms.map(of_term).collect() }
+    }
 
+    /// Hands out what the log-sums of a row take.
+    fn row(&mut self, families: &mut [&mut Family], row_sums: RowSums) {
+        let RowSums { row, positives: all_positives, negatives, terms: evaluated } = row_sums;
+        let terms = self.context.terms.positives.range(row);
+        let weight = self.weight(row);
+        let [qk, kq, qq, kk] =
+            Directions::NAMES.map(|(direction, _)| families.iter().position(|family| family.direction == direction));
+        let log_sums = if self.context.spec.joint { 1 } else { self.context.spec.directions.count() };
+        let share = 1.0 / (terms.len() * log_sums) as f64;
+        let (mut loss, mut met) = (0.0, Sums::EMPTY);
+        let (mut entropy, mut entropies) = (0.0, 0);
+        let mut row_takes = RowTakes::default();
+
+        for (term, evaluated) in terms.zip(evaluated) {
+            let key = self.context.terms.positives.items[term] as usize;
             let mut term_takes = [Take::default(); 2];
-            for parts in parts {
+            for (parts, sum) in evaluated {
                 for part in parts.iter().filter(|part| part.kind.is_negative()) {
                     met.count += part.sums.count;
                     met.scores += part.sums.scores;
                     met.largest = met.largest.max(part.sums.largest);
                 }
-                let Some(sum) = self.constants.evaluate(&parts, self.positives.scores[term]) else { continue };
+                let Some(sum) = sum else { continue };
                 loss += share * sum.loss;
                 entropy += sum.entropy;
                 entropies += 1;

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Result, try_vec};
+use crate::error::{Result, try_zeros};
 use crate::plan::Limits;
 
 /// The most bytes that wait for the next call.
@@ -40,7 +40,7 @@ impl Spare {
         };
         let values = match found {
             Some(values) => values,
-            None => try_vec(0.0, len, what)?,
+            None => try_zeros(len, what)?,
         };
         Ok(Buffer { values, spare: self, len })
     }

@@ -101,7 +101,9 @@ impl Sums {
             self.reference = other.reference;
         }
         let top = self.top.max(other.top);
-        let (here, there) = ((self.top - top).exp(), (other.top - top).exp());
+        // One of the two is 1, and e to the power of a difference of nothing and nothing would be NaN.
+        let below = |own: f64| if own == top { 1.0 } else { (own - top).exp() };
+        let (here, there) = (below(self.top), below(other.top));
         let join = |a: Weighted, b: Weighted, power: f64| {
             let (here, there) = (power_of(here, power), power_of(there, power));
             [a[0] * here + b[0] * there, a[1] * here + b[1] * there]

@@ -88,6 +88,27 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above. The instruction gives its second operand where one is NaN.
+        unsafe { _mm256_max_ps(b, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_above(value: __m256, by: __m256, floor: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(by, floor), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(low_bits: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(low_bits));
+            _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(1.0_f32.to_bits() as i32)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn at_least(a: __m256, b: __m256) -> u32 {
         // SAFETY: see above.
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) as u32 }

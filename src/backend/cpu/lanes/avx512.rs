@@ -91,6 +91,27 @@ impl<const VNNI: bool> Lanes for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above. The instruction gives its second operand where one is NaN.
+        unsafe { _mm512_max_ps(b, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_above(value: __m512, by: __m512, floor: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(by, floor), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(low_bits: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(low_bits));
+            _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(1.0_f32.to_bits() as i32)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn at_least(a: __m512, b: __m512) -> u32 {
         // SAFETY: see above.
         unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b)) }

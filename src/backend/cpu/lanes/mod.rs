@@ -51,6 +51,18 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// See the trait.
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger of each pair; `a` where one is NaN.
+    /// # Safety
+    /// See the trait.
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `value` where `by` is above `floor`, else 0, whatever `value` is.
+    /// # Safety
+    /// See the trait.
+    unsafe fn keep_above(value: Self::Vector, by: Self::Vector, floor: Self::Vector) -> Self::Vector;
+    /// 2ⁿ of the n that stands in the lowest bits, −126 to 127.
+    /// # Safety
+    /// See the trait.
+    unsafe fn power_of_two(low_bits: Self::Vector) -> Self::Vector;
     /// One bit for each value of `a`, whether it is at least that of `b`. NaN is not.
     /// # Safety
     /// See the trait.

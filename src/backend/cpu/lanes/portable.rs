@@ -49,6 +49,21 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if b[lane] > a[lane] { b[lane] } else { a[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn keep_above(value: [f32; 4], by: [f32; 4], floor: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if by[lane] > floor[lane] { value[lane] } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(low_bits: [f32; 4]) -> [f32; 4] {
+        low_bits.map(|value| f32::from_bits((value.to_bits() << 23).wrapping_add(1.0_f32.to_bits())))
+    }
+
+    #[inline(always)]
     unsafe fn at_least(a: [f32; 4], b: [f32; 4]) -> u32 {
         (0..4).fold(0, |bits, lane| bits | u32::from(a[lane] >= b[lane]) << lane)
     }
