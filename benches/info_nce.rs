@@ -29,6 +29,8 @@ fn info_nce(criterion: &mut Criterion) {
     let guard = Guard { above: Some(0.1), ..Guard::default() };
     let variants = [
         ("symmetric", plain.clone().directions(Directions::QK | Directions::KQ)),
+        ("queries against queries too", plain.clone().directions(Directions::QK | Directions::QQ)),
+        ("all directions", plain.clone().directions(Directions::QK | Directions::KQ | Directions::QQ | Directions::KK)),
         ("guard", plain.clone().guard(guard)),
         ("hardness", plain.hardness(0.5, 0.1)),
     ];

@@ -43,6 +43,33 @@ fn many_small_blocks_give_the_same() {
     close(&gradients.negatives, &widen(&whole_gradients.negatives), TIGHT, 1e-8, "dN");
 }
 
+/// Large enough that most tiles lie off the diagonal, and serve lines and columns.
+#[test]
+fn one_side_against_itself() {
+    let small_blocks = Device::cpu_with(Limits::default().memory_bytes(1 << 17).threads(3));
+    for (seed, shape) in [[201, 210, 5, 40], [290, 290, 60, 33]].into_iter().enumerate() {
+        let inputs = Inputs::new(Kind::Clustered, shape, Dtype::F32, seed as u64);
+        let groups = |rows: usize| Some((0..rows as i64).map(|row| row % 19).collect::<Vec<i64>>());
+        let guard = Guard {
+            above: Some(0.2),
+            query_groups: groups(shape[0]),
+            key_groups: groups(shape[1]),
+            negative_groups: groups(shape[2]),
+            ..Guard::default()
+        };
+        for text in ["qq", "kk", "qk,qq,kk", "qk,kq,qq,kk"] {
+            let plain = InfoNce::new(0.1).directions(directions(text));
+            let weights = (0..shape[0]).map(|row| 0.5 + (row % 3) as f32).collect();
+            let guarded = plain.clone().guard(guard.clone()).weights(weights).label_smoothing(0.1).joint(true);
+            for spec in [plain, guarded] {
+                for devices in [devices(), vec![small_blocks.clone()]] {
+                    check_on(&devices, &spec, &inputs, TIGHT, &format!("{shape:?}, {text}"));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn all_negatives_masked() {
     let inputs = small();

@@ -27,6 +27,10 @@ impl Spare {
     /// Room for an eighth of what a device may use, and no more than a small batch takes.
     pub(in super::super) fn new(limits: Limits) -> Self {
         let most_bytes = (limits.memory_bytes / 8).min(MOST_BYTES) as usize;
+        // glibc keeps what is freed for the next allocation only up to a size that it learns from the largest block it
+        // has seen come back. Without this the pages of each call's outputs would go to the system and be fetched anew.
+        // The block itself is never touched.
+        drop(std::hint::black_box(try_zeros(most_bytes / 2 / size_of::<f32>(), "a hint")));
         Spare { most_bytes, waiting: Mutex::default() }
     }
 
