@@ -22,6 +22,9 @@
 struct Tile {
     static constexpr unsigned HELD_ROWS = 8u;
     static constexpr unsigned HELD_COLUMNS = WARP_COLUMNS / 4u;
+    /// Warps over a tile's rows, and over its columns.
+    static constexpr unsigned ROW_PARTS = 2u;
+    static constexpr unsigned COLUMN_PARTS = 4u;
 
     float c[4][WARP_COLUMNS / 8u][4];
 
@@ -35,6 +38,15 @@ struct Tile {
 
     static __device__ __forceinline__ unsigned column_of(unsigned j) {
         return (threadIdx.x / 32u & 3u) * WARP_COLUMNS + (j / 2u) * 8u + (threadIdx.x & 3u) * 2u + (j & 1u);
+    }
+
+    /// Which of the parts of rows and of columns this warp holds.
+    static __device__ __forceinline__ unsigned row_part() {
+        return threadIdx.x / 128u;
+    }
+
+    static __device__ __forceinline__ unsigned column_part() {
+        return threadIdx.x / 32u & 3u;
     }
 
     __device__ __forceinline__ void clear() {

@@ -7,7 +7,6 @@
 //     next, in words 2 and 3 eight further;
 //   B (two words): column group; rows 2 pair and the next, in word 1 eight further;
 //   C: c[0], c[1] row group, c[2], c[3] row group + 8; columns 2 pair and the next.
-// With 8-bit elements (m16n8k32) each word holds four, and all distances along k double.
 //
 // A matrix descriptor (wgmma) holds in bits 0-13 the address / 16, in 16-29 the leading offset / 16, in 32-45 the
 // stride offset / 16, in 62-63 the swizzle (1: 128 bytes). Blocks swizzled by 128 bytes start at multiples of 1,024
@@ -24,24 +23,10 @@ __device__ __forceinline__ float f16_to_f32(unsigned short bits) {
     return value;
 }
 
-/// Bits of the nearest f16, ties to even; beyond its range infinity.
-__device__ __forceinline__ unsigned short f32_to_f16(float value) {
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-
 /// Bits of two f16: `low` in bits 0-15.
 __device__ __forceinline__ unsigned f32_to_f16_pair(float low, float high) {
     unsigned bits;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
-    return bits;
-}
-
-/// Bits of two bf16, each the nearest, ties to even: `low` in bits 0-15. sm_80.
-__device__ __forceinline__ unsigned f32_to_bf16_pair(float low, float high) {
-    unsigned bits;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
 
@@ -52,22 +37,18 @@ __device__ __forceinline__ float exp2_fast(float value) {
     return power;
 }
 
+/// The same value, of which the compiler knows nothing: what was computed from it before is computed anew, in place of
+/// taking registers in between.
+__device__ __forceinline__ unsigned anew(unsigned value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // ---- Shared memory ----
 
 /// Address of an object in shared memory, within the shared window.
 __device__ __forceinline__ unsigned shared_address(const void* object) {
     return static_cast<unsigned>(__cvta_generic_to_shared(object));
-}
-
-/// Waits for `threads` threads (a multiple of 32) at barrier `id`, 1 to 15: the block's other barriers than
-/// `__syncthreads`. Each warp that calls it counts whole.
-__device__ __forceinline__ void barrier_wait(unsigned id, unsigned threads) {
-    asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-/// Counts at barrier `id` as `barrier_wait` does, without waiting.
-__device__ __forceinline__ void barrier_arrive(unsigned id, unsigned threads) {
-    asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // ---- sm_80: asynchronous copies and the matrix unit ----
@@ -96,36 +77,11 @@ __device__ __forceinline__ void load_matrices(unsigned (&words)[4], unsigned add
                  : "memory");
 }
 
-/// Warp. As `load_matrices`, each matrix transposed: word i becomes elements of column lane / 4, rows 2 (lane % 4) and
-/// the next.
-__device__ __forceinline__ void load_matrices_transposed(unsigned (&words)[4], unsigned address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(address)
-                 : "memory");
-}
-
 /// Warp. c += A B, 16 x 8 x 16, f16 elements.
 __device__ __forceinline__ void multiply_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// Warp. c += A B, 16 x 8 x 16, bf16 elements.
-__device__ __forceinline__ void multiply_bf16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// Warp. c += A B, 16 x 8 x 32, signed 8-bit elements; sums are exact modulo 2^32.
-__device__ __forceinline__ void multiply_i8(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
@@ -142,15 +98,10 @@ __device__ __forceinline__ void mbarrier_publish() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-/// Arrives once.
-__device__ __forceinline__ void mbarrier_arrive(unsigned barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 /// Arrives once at the barrier at the same address in block `rank` of the cluster.
 __device__ __forceinline__ void mbarrier_arrive_at(unsigned barrier, unsigned rank) {
     asm volatile("{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}\n" ::"r"(barrier),
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(barrier),
                  "r"(rank)
                  : "memory");
 }
@@ -200,11 +151,6 @@ __device__ __forceinline__ void cluster_wait() {
     asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
-/// Makes this thread's plain writes to shared memory visible to bulk copies and wgmma.
-__device__ __forceinline__ void publish_shared() {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 #endif
 
 // ---- sm_90a: warpgroups ----
@@ -241,151 +187,41 @@ template <unsigned CELLS> __device__ __forceinline__ void warpgroup_pin(float (&
     for (unsigned i = 0; i < CELLS; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-template <unsigned CELLS> __device__ __forceinline__ void warpgroup_pin(int (&d)[CELLS]) {
-#pragma unroll
-    for (unsigned i = 0; i < CELLS; ++i) asm volatile("" : "+r"(d[i])::"memory");
+/// Warpgroup. d = A B (+ d where `accumulate`): A 64 x 16, B 16 x 256, f16 elements, both in shared memory by descriptor,
+/// K-major (rows of A, columns of B contiguous along k). Asynchronous: `d` may be touched after `warpgroup_wait`. Warp w of
+/// the warpgroup holds rows 16 w to 16 w + 15; d[4 j + i] is element i of the C fragment of columns 8 j to 8 j + 7.
+__device__ __forceinline__ void
+multiply_f16_64x256(float (&d)[128], unsigned long long a, unsigned long long b, unsigned accumulate) {
+    asm volatile(
+        "{\n.reg .pred more;\nsetp.ne.b32 more, %130, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+        "}, %128, %129, more, 1, 1, 0, 0;\n}\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+          "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+          "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
+          "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
+          "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
+          "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
+          "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
+          "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]),
+          "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
+          "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]),
+          "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+        : "l"(a), "l"(b), "r"(accumulate));
 }
-
-// Warpgroup. `multiply_<elements>_64x<N>(d, a, b, accumulate)`: d = A B (+ d where `accumulate`), A 64 x 16, B 16 x N,
-// both in shared memory by descriptor (8-bit elements: k is 32). Asynchronous: `d` may be touched after
-// `warpgroup_wait`. Warp w of the warpgroup holds rows 16 w to 16 w + 15; d[4 j + i] is element i of the C fragment
-// of columns 8 j to 8 j + 7.
-// A and B are K-major (rows of A, columns of B contiguous along k) but where the name ends in `_bt` (B N-major) or
-// `_atbt` (A M-major too).
-
-#define WARPGROUP_MULTIPLY_8(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[4], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %6, 0;\nwgmma.mma_async.sync.aligned.m64n8" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3" \
-        "}, %4, %5, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-#define WARPGROUP_MULTIPLY_16(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[8], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %10, 0;\nwgmma.mma_async.sync.aligned.m64n16" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3, %4, %5, %6, %7" \
-        "}, %8, %9, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]), C(d[4]), C(d[5]), C(d[6]), C(d[7]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-#define WARPGROUP_MULTIPLY_32(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[16], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \
-        "}, %16, %17, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]), C(d[4]), C(d[5]), C(d[6]), C(d[7]), \
-          C(d[8]), C(d[9]), C(d[10]), C(d[11]), C(d[12]), C(d[13]), C(d[14]), C(d[15]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-#define WARPGROUP_MULTIPLY_64(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[32], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31" \
-        "}, %32, %33, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]), C(d[4]), C(d[5]), C(d[6]), C(d[7]), \
-          C(d[8]), C(d[9]), C(d[10]), C(d[11]), C(d[12]), C(d[13]), C(d[14]), C(d[15]), \
-          C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23]), \
-          C(d[24]), C(d[25]), C(d[26]), C(d[27]), C(d[28]), C(d[29]), C(d[30]), C(d[31]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-#define WARPGROUP_MULTIPLY_128(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[64], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63" \
-        "}, %64, %65, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]), C(d[4]), C(d[5]), C(d[6]), C(d[7]), \
-          C(d[8]), C(d[9]), C(d[10]), C(d[11]), C(d[12]), C(d[13]), C(d[14]), C(d[15]), \
-          C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23]), \
-          C(d[24]), C(d[25]), C(d[26]), C(d[27]), C(d[28]), C(d[29]), C(d[30]), C(d[31]), \
-          C(d[32]), C(d[33]), C(d[34]), C(d[35]), C(d[36]), C(d[37]), C(d[38]), C(d[39]), \
-          C(d[40]), C(d[41]), C(d[42]), C(d[43]), C(d[44]), C(d[45]), C(d[46]), C(d[47]), \
-          C(d[48]), C(d[49]), C(d[50]), C(d[51]), C(d[52]), C(d[53]), C(d[54]), C(d[55]), \
-          C(d[56]), C(d[57]), C(d[58]), C(d[59]), C(d[60]), C(d[61]), C(d[62]), C(d[63]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-#define WARPGROUP_MULTIPLY_256(NAME, SCALAR, C, INSTRUCTION, TAIL) \
-    __device__ __forceinline__ void NAME(SCALAR (&d)[128], unsigned long long a, unsigned long long b, \
-                                         unsigned accumulate) { \
-        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256" \
-        INSTRUCTION " {" \
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" \
-        "}, %128, %129, more" TAIL ";\n}\n" \
-        : C(d[0]), C(d[1]), C(d[2]), C(d[3]), C(d[4]), C(d[5]), C(d[6]), C(d[7]), \
-          C(d[8]), C(d[9]), C(d[10]), C(d[11]), C(d[12]), C(d[13]), C(d[14]), C(d[15]), \
-          C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23]), \
-          C(d[24]), C(d[25]), C(d[26]), C(d[27]), C(d[28]), C(d[29]), C(d[30]), C(d[31]), \
-          C(d[32]), C(d[33]), C(d[34]), C(d[35]), C(d[36]), C(d[37]), C(d[38]), C(d[39]), \
-          C(d[40]), C(d[41]), C(d[42]), C(d[43]), C(d[44]), C(d[45]), C(d[46]), C(d[47]), \
-          C(d[48]), C(d[49]), C(d[50]), C(d[51]), C(d[52]), C(d[53]), C(d[54]), C(d[55]), \
-          C(d[56]), C(d[57]), C(d[58]), C(d[59]), C(d[60]), C(d[61]), C(d[62]), C(d[63]), \
-          C(d[64]), C(d[65]), C(d[66]), C(d[67]), C(d[68]), C(d[69]), C(d[70]), C(d[71]), \
-          C(d[72]), C(d[73]), C(d[74]), C(d[75]), C(d[76]), C(d[77]), C(d[78]), C(d[79]), \
-          C(d[80]), C(d[81]), C(d[82]), C(d[83]), C(d[84]), C(d[85]), C(d[86]), C(d[87]), \
-          C(d[88]), C(d[89]), C(d[90]), C(d[91]), C(d[92]), C(d[93]), C(d[94]), C(d[95]), \
-          C(d[96]), C(d[97]), C(d[98]), C(d[99]), C(d[100]), C(d[101]), C(d[102]), C(d[103]), \
-          C(d[104]), C(d[105]), C(d[106]), C(d[107]), C(d[108]), C(d[109]), C(d[110]), C(d[111]), \
-          C(d[112]), C(d[113]), C(d[114]), C(d[115]), C(d[116]), C(d[117]), C(d[118]), C(d[119]), \
-          C(d[120]), C(d[121]), C(d[122]), C(d[123]), C(d[124]), C(d[125]), C(d[126]), C(d[127]) \
-        : "l"(a), "l"(b), "r"(accumulate)); \
-    }
-
-#define FLOAT_CELL(cell) "+f"(cell)
-#define INTEGER_CELL(cell) "+r"(cell)
-
-#define F16 "k16.f32.f16.f16"
-#define BF16 "k16.f32.bf16.bf16"
-#define I8 "k32.s32.s8.s8"
-
-WARPGROUP_MULTIPLY_8(multiply_f16_64x8, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_8(multiply_bf16_64x8, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_16(multiply_f16_64x16, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_16(multiply_bf16_64x16, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_32(multiply_f16_64x32, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_32(multiply_bf16_64x32, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_64(multiply_f16_64x64, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_64(multiply_bf16_64x64, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_128(multiply_f16_64x128, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_128(multiply_bf16_64x128, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_256(multiply_f16_64x256, float, FLOAT_CELL, F16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_256(multiply_bf16_64x256, float, FLOAT_CELL, BF16, ", 1, 1, 0, 0")
-WARPGROUP_MULTIPLY_128(multiply_i8_64x128, int, INTEGER_CELL, I8, "")
-WARPGROUP_MULTIPLY_128(multiply_f16_64x128_bt, float, FLOAT_CELL, F16, ", 1, 1, 0, 1")
-WARPGROUP_MULTIPLY_128(multiply_bf16_64x128_bt, float, FLOAT_CELL, BF16, ", 1, 1, 0, 1")
-WARPGROUP_MULTIPLY_128(multiply_f16_64x128_atbt, float, FLOAT_CELL, F16, ", 1, 1, 1, 1")
-WARPGROUP_MULTIPLY_128(multiply_bf16_64x128_atbt, float, FLOAT_CELL, BF16, ", 1, 1, 1, 1")
-WARPGROUP_MULTIPLY_256(multiply_i8_64x256, int, INTEGER_CELL, I8, "")
-WARPGROUP_MULTIPLY_256(multiply_f16_64x256_bt, float, FLOAT_CELL, F16, ", 1, 1, 0, 1")
-WARPGROUP_MULTIPLY_256(multiply_bf16_64x256_bt, float, FLOAT_CELL, BF16, ", 1, 1, 0, 1")
-WARPGROUP_MULTIPLY_256(multiply_f16_64x256_atbt, float, FLOAT_CELL, F16, ", 1, 1, 1, 1")
-WARPGROUP_MULTIPLY_256(multiply_bf16_64x256_atbt, float, FLOAT_CELL, BF16, ", 1, 1, 1, 1")
-
-#undef FLOAT_CELL
-#undef INTEGER_CELL
-#undef F16
-#undef BF16
-#undef I8
 
 #endif
 

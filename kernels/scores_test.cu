@@ -36,6 +36,8 @@ write_scores(TestParameters parameters, const unsigned char* queries, const unsi
     walk.queries = queries;
     walk.keys = keys;
     walk.blocks = parameters.blocks;
+    walk.query_blocks = parameters.blocks;
+    walk.key_blocks = parameters.blocks;
     walk.query_tile = blockIdx.x;
     walk.first = blockIdx.y * parameters.tiles;
     unsigned left = parameters.all_tiles - walk.first;

@@ -164,6 +164,8 @@ extern "C" __global__ void __launch_bounds__(THREADS_X, 1) scan_packed(
     walk.queries = queries;
     walk.keys = keys;
     walk.blocks = parameters.blocks;
+    walk.query_blocks = parameters.blocks;
+    walk.key_blocks = parameters.blocks;
     walk.query_tile = blockIdx.x;
     unsigned end = (parameters.scan.end + TILE_COLUMNS - 1u) / TILE_COLUMNS;
     walk.first = smaller(parameters.scan.first / TILE_COLUMNS + blockIdx.y * parameters.tiles, end);

@@ -14,8 +14,10 @@ struct Walk {
     /// Packed queries and keys.
     const unsigned char* queries;
     const unsigned char* keys;
-    /// Blocks of a part of a row.
+    /// Blocks of a part of a row that are walked, and how many a part has on either side.
     unsigned blocks;
+    unsigned query_blocks;
+    unsigned key_blocks;
     unsigned query_tile;
     unsigned first;
     unsigned tiles;
@@ -27,11 +29,11 @@ struct Walk {
 /// The first block of a tile of queries, for a product.
 __device__ __forceinline__ size_t query_block(const Walk& walk, unsigned product) {
     unsigned part = QUERY_PARTS == 1u ? 0u : KEY_PARTS == 1u ? product : product / 2u;
-    return ((size_t)walk.query_tile * QUERY_PARTS + part) * walk.blocks;
+    return ((size_t)walk.query_tile * QUERY_PARTS + part) * walk.query_blocks;
 }
 
 /// The first block of 128 keys, for a product.
 __device__ __forceinline__ size_t key_block(const Walk& walk, size_t row_block, unsigned product) {
     unsigned part = KEY_PARTS == 1u ? 0u : product & 1u;
-    return (row_block * KEY_PARTS + part) * walk.blocks;
+    return (row_block * KEY_PARTS + part) * walk.key_blocks;
 }

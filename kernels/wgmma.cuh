@@ -18,12 +18,14 @@
 /// Threads that hold scores.
 #define SCORING_THREADS 256u
 
-
 /// The scores of a tile that one thread of warpgroups 0 and 1 holds: `HELD_ROWS × HELD_COLUMNS` of them, of rows
 /// `row_of(i)` and columns `column_of(j)` of the tile. Indices are compile-time constants after unrolling.
 struct Tile {
     static constexpr unsigned HELD_ROWS = 2u;
     static constexpr unsigned HELD_COLUMNS = TILE_COLUMNS / 4u;
+    /// Warps over a tile's rows, and over its columns.
+    static constexpr unsigned ROW_PARTS = 8u;
+    static constexpr unsigned COLUMN_PARTS = 1u;
 
     float c[TILE_COLUMNS / 2u];
 
@@ -38,6 +40,15 @@ struct Tile {
     static __device__ __forceinline__ unsigned column_of(unsigned j) {
         return (j / 2u) * 8u + (threadIdx.x & 3u) * 2u + (j & 1u);
     }
+
+    /// Which of the parts of rows and of columns this warp holds.
+    static __device__ __forceinline__ unsigned row_part() {
+        return threadIdx.x / 32u;
+    }
+
+    static __device__ __forceinline__ unsigned column_part() {
+        return 0u;
+    }
 };
 
 /// The descriptor of rows in the layout of blocks.cuh: 128-byte swizzle, 1,024 bytes from eight rows to the next.
@@ -47,23 +58,21 @@ __device__ __forceinline__ unsigned long long describe(unsigned address) {
 
 /// The thread that copies: fills the ring for the whole walk.
 __device__ __forceinline__ void copy_walk(const Walk& walk, unsigned ring, unsigned barriers) {
-    unsigned rank = cluster_rank();
     unsigned stage = 0u, parity = 1u;
     for (unsigned number = walk.first; number < walk.first + walk.tiles; ++number) {
         for (unsigned product = 0u; product < PRODUCTS; ++product) {
-            const unsigned char* queries = walk.queries + query_block(walk, product) * BLOCK_BYTES;
-            // This group's half of the keys, which it copies to both groups.
-            size_t row_block = (size_t)number * 2u + rank;
-            const unsigned char* keys = walk.keys + key_block(walk, row_block, product) * BLOCK_BYTES;
+#pragma unroll 1
             for (unsigned block = 0u; block < walk.blocks; ++block) {
                 unsigned full = barriers + stage * 16u;
                 unsigned to = ring + stage * STAGE_BYTES;
                 mbarrier_wait(full + 8u, parity);
                 mbarrier_expect(full, STAGE_BYTES);
-                bulk_copy(to, queries, BLOCK_BYTES, full);
-                bulk_copy_to(to + (rank + 1u) * BLOCK_BYTES, keys, BLOCK_BYTES, full, 3);
-                queries += BLOCK_BYTES;
-                keys += BLOCK_BYTES;
+                // Addresses are made anew for each copy: this thread has few registers.
+                bulk_copy(to, walk.queries + (query_block(walk, product) + block) * BLOCK_BYTES, BLOCK_BYTES, full);
+                // This group's half of the keys, which it copies to both groups.
+                unsigned rank = cluster_rank();
+                size_t keys = key_block(walk, (size_t)number * 2u + rank, product) + block;
+                bulk_copy_to(to + (rank + 1u) * BLOCK_BYTES, walk.keys + keys * BLOCK_BYTES, BLOCK_BYTES, full, 3);
                 stage += 1u;
                 if (stage == STAGES) {
                     stage = 0u;
@@ -140,13 +149,13 @@ template <class Epilogue> __device__ __forceinline__ void walk_tiles(const Walk&
     // The other group's barriers stand, too, before anything is copied there.
     cluster_wait();
     if (threadIdx.x >= 256u) {
-        registers_give<40>();
+        registers_give<24>();
         if (threadIdx.x == 256u) {
             copy_walk(walk, ring, barriers);
         }
         __syncwarp();
     } else {
-        registers_take<232>();
+        registers_take<240>();
         multiply_walk(walk, epilogue, ring, barriers);
     }
     // No group leaves while the other still copies or signals to it.

@@ -40,6 +40,8 @@ SIMT_PURE float exp2_fast(float value) {
     return power < 1.17549435e-38f ? 0.0f : power;
 }
 
+static inline unsigned anew(unsigned value) { return value; }
+
 // ---- Shared memory ----
 
 static inline unsigned shared_address(const void* object) { return simt_to_shared(object); }
