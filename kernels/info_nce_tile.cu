@@ -1,4 +1,4 @@
-#include "info_nce_common.cuh"
+#include "info_nce_block.cuh"
 
 // `forward` sums every anchor's negatives; `backward` turns scores into dS, the gradient with respect to the score
 // times the temperature, and adds up each column's softmax mass. Neither keeps scores.
@@ -16,20 +16,12 @@
 
 #define TILE 64u
 #define DEPTH 16u
-#define MASKED -3.4e38f
 
 struct Place {
     unsigned x, y;
 };
 
-struct Tile {
-    Parameters parameters;
-    const Four *left;
-    const Four *right;
-    const Scale *left_rows;
-    const Scale *right_rows;
-    const unsigned *index;
-    const unsigned *state;
+struct Tile : Block {
     unsigned *out;
     // Of the whole workgroup. Depth-major: element k of row r at k · TILE + r.
     float *left_tile;
@@ -98,55 +90,6 @@ struct Tile {
         }
     }
 
-    __device__ __forceinline__ float add_product(float sum, float x, float y) {
-        if (parameters.split == 0u) {
-            return sum + x * y;
-        }
-        float x_high = high_part(x);
-        float y_high = high_part(y);
-        float x_low = low_part(x, x_high);
-        float y_low = low_part(y, y_high);
-        sum += x_high * y_high;
-        sum += x_high * y_low;
-        sum += x_low * y_high;
-        sum += x_low * y_low;
-        return sum;
-    }
-
-    // The canonical score of a line and a column. Between a query and a key the query comes first.
-    __device__ __noinline__ float canonical_score(unsigned line, unsigned column) {
-        bool swapped = parameters.direction == KQ;
-        unsigned words = parameters.width / 4u;
-        const Four *first = swapped ? right + (size_t)column * words : left + (size_t)line * words;
-        const Four *second = swapped ? left + (size_t)line * words : right + (size_t)column * words;
-        float sums[16];
-#pragma unroll
-        for (unsigned lane = 0u; lane < 16u; lane++) {
-            sums[lane] = 0.0f;
-        }
-        for (unsigned at = 0u; at < words; at += 4u) {
-#pragma unroll
-            for (unsigned lane = 0u; lane < 4u; lane++) {
-                Four x = first[at + lane];
-                Four y = second[at + lane];
-                sums[4u * lane] = add_product(sums[4u * lane], x.x, y.x);
-                sums[4u * lane + 1u] = add_product(sums[4u * lane + 1u], x.y, y.y);
-                sums[4u * lane + 2u] = add_product(sums[4u * lane + 2u], x.z, y.z);
-                sums[4u * lane + 3u] = add_product(sums[4u * lane + 3u], x.w, y.w);
-            }
-        }
-#pragma unroll
-        for (unsigned distance = 8u; distance > 0u; distance /= 2u) {
-#pragma unroll
-            for (unsigned lane = 0u; lane < distance; lane++) {
-                sums[lane] += sums[lane + distance];
-            }
-        }
-        Scale x = left_rows[line];
-        Scale y = right_rows[column];
-        return finish_score(parameters.metric, sums[0], swapped ? y : x, swapped ? x : y);
-    }
-
     __device__ __forceinline__ unsigned line_of(unsigned n, Place thread) {
         return thread.y * 4u + n / 4u;
     }
@@ -162,18 +105,9 @@ struct Tile {
         return place;
     }
 
-    // How far a score of a tile can lie from the canonical one.
-    __device__ __forceinline__ float tolerance(unsigned line, unsigned column) {
-        if (parameters.metric == 0u) {
-            return parameters.error;
-        }
-        auto x = left_rows[line];
-        auto y = right_rows[column];
-        auto inverses = x.inverse * y.inverse;
-        if (inverses == 0.0f) {
-            return 1.1754944e-38f;
-        }
-        return unscale(parameters.error / inverses, (int)(x.exponent + y.exponent)) + 1.1754944e-38f;
+    // A function of its own, since it is seldom needed.
+    __device__ __noinline__ float exact_score(unsigned line, unsigned column) {
+        return canonical_score(line, column);
     }
 
     // Whether a score is above a bound, by the canonical score where the tile's cannot tell.
@@ -184,31 +118,7 @@ struct Tile {
         if (fabsf(score - bound) > tolerance(line, column)) {
             return score > bound;
         }
-        return canonical_score(line, column) > bound;
-    }
-
-    // Whether key `column` equals a positive of `query`.
-    __device__ __forceinline__ bool copies_positive(unsigned query, unsigned column) {
-        auto end = index[parameters.term_offsets + query + 1u];
-        for (auto term = index[parameters.term_offsets + query]; term < end; term++) {
-            auto key = index[parameters.term_keys + term];
-            if (index[parameters.column_copies + key] == index[parameters.column_copies + column]) {
-                return true;
-            }
-        }
-        return false;
-    }
-
-    __device__ __forceinline__ float query_bound(unsigned query) {
-        return as_float(state[parameters.query_state + query * QUERY_WORDS]);
-    }
-
-    __device__ __forceinline__ unsigned positives_that_count(unsigned query) {
-        return state[parameters.query_state + query * QUERY_WORDS + 1u];
-    }
-
-    __device__ __forceinline__ bool scores_keys() {
-        return parameters.direction == QK || parameters.direction == KK;
+        return exact_score(line, column) > bound;
     }
 
     // The query whose log-sum a line of the block is, or NOBODY.
@@ -241,46 +151,11 @@ struct Tile {
     __device__ __forceinline__ void find_struck(Place group, Place thread) {
         auto id = thread.y * 16u + thread.x;
         if (id < TILE) {
-            auto line = group.y * TILE + id;
-            unsigned first = 0u;
-            unsigned end = 0u;
-            if (line < parameters.lines && parameters.direction != QQ) {
-                auto items = parameters.own_items;
-                if (parameters.direction == KQ) {
-                    items = parameters.sharer_queries;
-                    auto key = index[parameters.line_rows + parameters.line_first + line];
-                    first = index[parameters.sharer_offsets + key];
-                    end = index[parameters.sharer_offsets + key + 1u];
-                } else {
-                    auto query = index[parameters.line_queries + parameters.line_first + line];
-                    first = index[parameters.own_offsets + query];
-                    end = index[parameters.own_offsets + query + 1u];
-                }
-                auto column = parameters.column_first + group.x * TILE;
-                first = lower_bound(items, first, end, column);
-                end = lower_bound(items, first, end, column + TILE);
-                first += items;
-                end += items;
-            }
-            struck_first[id] = first;
-            struck_end[id] = end;
+            auto struck = struck_of_line(group.y * TILE + id, parameters.column_first + group.x * TILE, TILE);
+            struck_first[id] = struck.first;
+            struck_end[id] = struck.end;
         }
         __syncthreads();
-    }
-
-    // The first place in a sorted list with an item that is not below `value`.
-    __device__ __forceinline__ unsigned lower_bound(unsigned items, unsigned first, unsigned end, unsigned value) {
-        auto low = first;
-        auto high = end;
-        while (low < high) {
-            auto middle = low + (high - low) / 2u;
-            if (index[items + middle] < value) {
-                low = middle + 1u;
-            } else {
-                high = middle;
-            }
-        }
-        return low;
     }
 
     // Whether a column is a negative of the log-sum that a line is; `query` is the log-sum's.
@@ -301,25 +176,8 @@ struct Tile {
                 return false;
             }
         }
-        if ((parameters.flags & FLAG_GROUPS) != 0u) {
-            auto own = index[parameters.query_labels + query];
-            if (scores_keys()) {
-                if (
-                    (parameters.flags & FLAG_COLUMN_LABELS) != 0u && index[parameters.column_labels + candidate] == own) {
-                    return false;
-                }
-            } else if (index[parameters.query_labels + candidate] == own) {
-                return false;
-            }
-        }
-        if ((parameters.flags & FLAG_DUPLICATES) != 0u) {
-            if (scores_keys()) {
-                if (copies_positive(query, candidate)) {
-                    return false;
-                }
-            } else if (index[parameters.query_copies + query] == index[parameters.query_copies + candidate]) {
-                return false;
-            }
+        if (is_false_negative_of_line(query, candidate)) {
+            return false;
         }
         if (GUARD == 1u) {
             return !is_above(line, column, score, query_bound(query));
@@ -339,12 +197,7 @@ struct Tile {
         if (candidate == query) {
             return false;
         }
-        if ((parameters.flags & FLAG_GROUPS) != 0u
-            && index[parameters.query_labels + candidate] == index[parameters.query_labels + query]) {
-            return false;
-        }
-        if ((parameters.flags & FLAG_DUPLICATES) != 0u
-            && index[parameters.query_copies + query] == index[parameters.query_copies + candidate]) {
+        if (is_false_negative_of_column(query, candidate)) {
             return false;
         }
         if (GUARD == 1u) {
@@ -371,10 +224,6 @@ struct Tile {
                 }
             }
         }
-    }
-
-    __device__ __forceinline__ float logit_slope(unsigned direction) {
-        return parameters.inverse_temperature + (direction == QK ? parameters.alpha : 0.0f);
     }
 
     // Joins four values of each of 16 threads, the first `lane` of sixteen partners, `owner` the row of partners.
@@ -484,16 +333,6 @@ struct Tile {
                 out[at + 8u] = as_word(joined_lower);
                 out[at + 9u] = as_word(joined_lower_below);
             }
-        }
-    }
-
-    // Where the state of a direction's log-sums begins.
-    __device__ __forceinline__ unsigned family(unsigned direction) {
-        switch (direction) {
-            case 0u: return parameters.qk;
-            case 1u: return parameters.kq;
-            case 2u: return parameters.qq;
-            default: return parameters.kk;
         }
     }
 

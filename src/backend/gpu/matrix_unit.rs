@@ -23,11 +23,11 @@ use crate::plan::pieces;
 /// Queries of a tile.
 pub(crate) const TILE_ROWS: usize = 128;
 /// Packed rows are padded to a multiple of this: the most keys of a tile, and the queries of a cluster.
-const PADDED_ROWS: usize = 256;
+pub(crate) const PADDED_ROWS: usize = 256;
 /// Elements of a block.
-const BLOCK_ELEMENTS: usize = 64;
+pub(crate) const BLOCK_ELEMENTS: usize = 64;
 /// Bytes of a block of 128 rows.
-const BLOCK_BYTES: u64 = 16_384;
+pub(crate) const BLOCK_BYTES: u64 = 16_384;
 
 /// How far the matrix unit's score of two rows, packed in one part, can lie from the canonical one. `split`: whether a
 /// row is f32.
@@ -93,6 +93,11 @@ impl MatrixUnit {
         candidates.into_iter().find(|parts| used(parts) + 10 >= best).unwrap_or(1)
     }
 
+    /// Warps that share a tile, over its rows and over its columns: `ROW_PARTS`, `COLUMN_PARTS` of the kernels.
+    pub(crate) fn warps(self) -> (usize, usize) {
+        if self.unit == 90 { (8, 1) } else { (2, 4) }
+    }
+
     /// Threads of a workgroup.
     pub(crate) fn threads(self) -> [u32; 2] {
         [if self.unit == 90 { 384 } else { 256 }, 1]
@@ -113,16 +118,19 @@ impl Form {
         if self == Form::InTwo { 2 } else { 1 }
     }
 
-    fn kernel(self) -> Kernel {
+    fn kernel(self, turned: bool) -> Kernel {
         let constants = vec![("PARTS", self.parts() as u32)];
-        Kernel { file: "pack_blocks", entry: "pack_blocks", constants, threads: [256, 1] }
+        let name = if turned { "pack_turned" } else { "pack_blocks" };
+        Kernel { file: name, entry: name, constants, threads: [256, 1] }
     }
 }
 
 /// The kernels of this file.
 pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     match MatrixUnit::of(offers) {
-        Some(_) => [Form::Scaled, Form::InTwo].map(Form::kernel).to_vec(),
+        Some(_) => {
+            vec![Form::Scaled.kernel(false), Form::InTwo.kernel(false), Form::Scaled.kernel(true)]
+        }
         None => Vec::new(),
     }
 }
@@ -151,18 +159,34 @@ pub(crate) fn packed_bytes(form: Form, rows: usize, dim: usize) -> u64 {
 
 /// Packs the rows of a chunk. Rows that are not finite become zeros.
 pub(crate) fn pack<Q: Queue>(queue: &Q, chunk: &Chunk<Q>, form: Form) -> Result<Packed<Q>> {
-    let rows = chunk.rows.next_multiple_of(PADDED_ROWS);
-    let blocks = chunk.padded.div_ceil(BLOCK_ELEMENTS);
-    let bytes = packed_bytes(form, rows, chunk.padded);
+    pack_rows(queue, chunk.scaled(), (chunk.rows, chunk.padded), form, false)
+}
+
+/// Packs scaled rows of `padded` elements; with `turned`, elements become rows.
+pub(crate) fn pack_rows<Q: Queue>(
+    queue: &Q,
+    scaled: Slice<Q>,
+    (rows, padded): (usize, usize),
+    form: Form,
+    turned: bool,
+) -> Result<Packed<Q>> {
+    let (packed_rows, elements) = match turned {
+        false => (rows.next_multiple_of(PADDED_ROWS), padded),
+        true => (padded.next_multiple_of(PADDED_ROWS), rows.next_multiple_of(PADDED_ROWS)),
+    };
+    let blocks = elements.div_ceil(BLOCK_ELEMENTS);
+    let bytes = packed_bytes(form, packed_rows, elements);
     let buffer = queue.allocate(bytes.max(4), "packed rows")?;
-    let packed = Packed { buffer, bytes, rows, blocks };
-    // 32 rows a group.
-    for groups in pieces(rows / 32, 65_535) {
+    let packed = Packed { buffer, bytes, rows: packed_rows, blocks };
+    // 32 packed rows a group. What may be many is cut.
+    let groups = packed_rows / 32;
+    for piece in pieces(if turned { blocks } else { groups }, 65_535) {
+        let (x, y) = if turned { (groups, piece.len()) } else { (piece.len(), blocks) };
         queue.launch(&Launch {
-            kernel: &form.kernel(),
-            groups: [groups.len() as u32, blocks as u32, 1],
-            parameters: &[groups.start as u32, chunk.rows as u32, chunk.padded as u32, blocks as u32],
-            buffers: &[chunk.scaled(), packed.slice()],
+            kernel: &form.kernel(turned),
+            groups: [x as u32, y as u32, 1],
+            parameters: &[piece.start as u32, rows as u32, padded as u32, blocks as u32],
+            buffers: &[scaled, packed.slice()],
             first_group: None,
         })?;
     }

@@ -1,5 +1,6 @@
 //! The kernels of `info_nce` and their variants.
 
+use crate::backend::gpu::matrix_unit::{Form, MatrixUnit};
 use crate::backend::gpu::{Kernel, Offers};
 
 /// What a pass over tiles does.
@@ -60,9 +61,42 @@ pub(super) fn alone(entry: &'static str) -> Kernel {
     Kernel { file: "info_nce_reduce", entry, constants: Vec::new(), threads: [256, 1] }
 }
 
+/// A pass over tiles by the matrix unit.
+pub(super) fn packed(unit: MatrixUnit, step: Step, columns: bool, guard: bool) -> Kernel {
+    let (file, entry) = match step {
+        Step::Forward => ("info_nce_forward", "forward"),
+        Step::Backward => ("info_nce_backward", "backward"),
+    };
+    let mut constants = unit.constants(Form::Scaled, Form::Scaled);
+    constants.extend([("COLUMNS", u32::from(columns)), ("GUARD", u32::from(guard))]);
+    Kernel { file, entry, constants, threads: unit.threads() }
+}
+
+/// Slopes times rows, by the matrix unit.
+pub(super) fn add_products(unit: MatrixUnit) -> Kernel {
+    let constants = unit.constants(Form::InTwo, Form::Scaled);
+    Kernel { file: "info_nce_gradients", entry: "add_products", constants, threads: unit.threads() }
+}
+
+/// A kernel beside the passes by the matrix unit.
+pub(super) fn sums(entry: &'static str) -> Kernel {
+    Kernel { file: "info_nce_sums", entry, constants: Vec::new(), threads: [256, 1] }
+}
+
+/// The kernels of the matrix unit, where there is one.
+fn packed_kernels(offers: &Offers) -> Vec<Kernel> {
+    let Some(unit) = MatrixUnit::of(offers) else { return Vec::new() };
+    let mut all = vec![add_products(unit)];
+    for bits in 0..4 {
+        all.extend([Step::Forward, Step::Backward].map(|step| packed(unit, step, bits & 1 != 0, bits & 2 != 0)));
+    }
+    all.extend(["describe", "merge", "find_largest"].map(sums));
+    all
+}
+
 /// The kernels of `info_nce`, in every variant.
-pub(in crate::backend::gpu) fn kernels(_offers: &Offers) -> Vec<Kernel> {
-    let mut all = Vec::new();
+pub(in crate::backend::gpu) fn kernels(offers: &Offers) -> Vec<Kernel> {
+    let mut all = packed_kernels(offers);
     for bits in 0..8 {
         for step in [Step::Forward, Step::Backward] {
             all.push(tile(step, bits & 1 != 0, bits & 2 != 0, bits & 4 != 0));

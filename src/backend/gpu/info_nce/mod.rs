@@ -7,11 +7,14 @@
 //! 4. Every log-sum is evaluated, one thread per query, relative to its positive (info_nce_reduce).
 //! 5. A second pass makes the tiles again and writes a block of dS, which is multiplied with the rows of either side.
 //!
+//! Blocks of 16-bit rows under cosine go to the matrix unit where there is one ([`packed`]).
+//!
 //! No floating-point sum depends on which thread comes first: repeats give the same bits.
 
 mod kernels;
 mod layout;
 mod lists;
+mod packed;
 mod pairs;
 mod part;
 mod pass;
@@ -121,6 +124,9 @@ fn backward_over<Q: Queue + 'static>(work: &Work<Q>, gradients: &pass::Gradients
     for (part, buffer) in work.parts.iter().zip(gradients) {
         let bytes = (part.rows * work.dim() * 4) as u64;
         work.queue.clear(Slice { buffer, offset_bytes: 0, bytes })?;
+    }
+    if work.unit.is_some() {
+        Pass::all(work).iter().try_for_each(|pass| pass.find_largest(work))?;
     }
     for pass in Pass::all(work) {
         pass.backward(work, Some(gradients))?;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::packed::PackedChunks;
 use crate::backend::gpu::rows::{Chunk, Side, padded};
 use crate::backend::gpu::{Queue, Slice};
 use crate::backend::row_scale::RowScale;
@@ -33,7 +34,9 @@ pub(super) struct Part<'a, Q: Queue> {
     chunk_rows: usize,
     /// The chunks that are ready: all, where they fit the limit, else the one used last.
     chunks: RefCell<Vec<Rc<Chunk<Q>>>>,
-    keeps_all: bool,
+    pub(super) keeps_all: bool,
+    /// The chunks as the matrix unit reads them, where it does.
+    pub(super) packed: PackedChunks<Q>,
     pub(super) scales: Vec<RowScale>,
     /// Rows that take no part, whatever they hold.
     left_out: Option<&'a Bitset>,
@@ -47,6 +50,15 @@ pub(super) struct Window<Q: Queue> {
 }
 
 impl<Q: Queue> Window<Q> {
+    pub(super) fn chunk(&self) -> &Chunk<Q> {
+        &self.chunk
+    }
+
+    /// The first row within the chunk.
+    pub(super) fn first(&self) -> usize {
+        self.first
+    }
+
     pub(super) fn rows(&self) -> Slice<'_, Q> {
         let row_bytes = (self.chunk.padded * 4) as u64;
         let all = self.chunk.scaled();
@@ -62,19 +74,20 @@ impl<Q: Queue> Window<Q> {
 }
 
 impl<'a, Q: Queue + 'static> Part<'a, Q> {
-    /// Makes a matrix ready, and checks its rows. At most about `bytes` of memory are held.
+    /// Makes a matrix ready, and checks its rows. At most about `bytes` of memory are held; chunks are multiples of
+    /// `group` rows.
     pub(super) fn new(
         queue: &'a Q,
         name: &'static str,
         source: &'a dyn Rows,
         base: usize,
-        bytes: u64,
+        (bytes, group): (u64, usize),
         (metric, nonfinite): (Metric, NonFinite),
         left_out: Option<&'a Bitset>,
     ) -> Result<Self> {
         let side = Side::new(queue, source);
         let rows = source.rows();
-        let down = |rows: usize| (rows / ROW_GROUP * ROW_GROUP).max(ROW_GROUP);
+        let down = |rows: usize| (rows / group * group).max(group);
         let most = side.rows_within(bytes);
         let keeps_all = most >= rows;
         let chunk_rows = down(side.rows_within(if keeps_all { u64::MAX } else { bytes }));
@@ -88,6 +101,7 @@ impl<'a, Q: Queue + 'static> Part<'a, Q> {
             chunk_rows,
             chunks: RefCell::default(),
             keeps_all,
+            packed: RefCell::default(),
             scales: Vec::new(),
             left_out,
         };

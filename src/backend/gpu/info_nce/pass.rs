@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::kernels::{self, ITEM_THREADS, Step};
 use super::layout::{Parameters, SUM_WORDS};
+use super::packed::{PackedRows, PackedTiles, Slopes, mass_bytes, partial_bytes};
 use super::part::{ROW_GROUP, Window};
 use super::work::{Block, SideName, Work, grid, has_bound};
 use crate::backend::gpu::{Launch, Queue, Slice};
@@ -13,33 +14,35 @@ use crate::spec::Directions;
 /// One score matrix: lines against columns. Its lines serve the log-sums of one direction; its columns may serve those
 /// of k→q with the same scores.
 pub(super) struct Pass {
-    direction: u32,
+    pub(super) direction: u32,
     /// The side that lines are rows of.
-    left: SideName,
-    lines: usize,
+    pub(super) left: SideName,
+    pub(super) lines: usize,
     /// Whether line i is row i; else lines are the terms in the order of their keys.
-    identity: bool,
-    right: SideName,
+    pub(super) identity: bool,
+    pub(super) right: SideName,
     /// Columns that are candidates.
     columns: usize,
-    by_column: bool,
+    pub(super) by_column: bool,
 }
 
 /// The gradients with respect to rows as they are multiplied, one buffer a part.
 pub(super) type Gradients<Q> = Vec<<Q as Queue>::Buffer>;
 
 /// A block: lines, columns of one part, and the memory that its tiles write.
-struct Tiles<'a, Q: Queue> {
-    left: &'a Block<Q>,
-    lines: Range<usize>,
-    right: &'a Window<Q>,
+pub(super) struct Tiles<'a, Q: Queue> {
+    pub(super) left: &'a Block<Q>,
+    pub(super) lines: Range<usize>,
+    pub(super) right: &'a Window<Q>,
     /// The number of the first column on its side.
-    column_first: usize,
-    columns: usize,
+    pub(super) column_first: usize,
+    pub(super) columns: usize,
     split: bool,
-    out: &'a Q::Buffer,
+    pub(super) out: &'a Q::Buffer,
     /// Whether columns serve log-sums in this block.
-    by_column: bool,
+    pub(super) by_column: bool,
+    /// What the matrix unit needs, where it takes the block.
+    packed: Option<PackedTiles<'a, Q>>,
 }
 
 impl Pass {
@@ -84,7 +87,8 @@ impl Pass {
     /// Sums over every anchor's negatives.
     pub(super) fn forward<Q: Queue + 'static>(&self, work: &Work<Q>) -> Result<()> {
         let tiles = work.block_rows / ROW_GROUP;
-        let bytes = (2 * tiles * work.block_rows * SUM_WORDS * 4) as u64;
+        let packed = work.unit.map_or(0, |unit| partial_bytes(unit, work.block_rows));
+        let bytes = packed.max((2 * tiles * work.block_rows * SUM_WORDS * 4) as u64);
         let out = work.queue.allocate(bytes, "sums of the loss")?;
         self.walk(work, &out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
     }
@@ -92,8 +96,12 @@ impl Pass {
     /// Turns scores into gradients, and adds the softmax masses of keys.
     pub(super) fn backward<Q: Queue + 'static>(&self, work: &Work<Q>, gradients: Option<&Gradients<Q>>) -> Result<()> {
         let rows = work.block_rows;
-        let bytes = ((rows + rows / ROW_GROUP) * rows * 4) as u64;
-        let out = work.queue.allocate(bytes, "a block of gradients of the loss")?;
+        let packed = work.side(self.right).iter().map(|part| self.is_packed(work, part));
+        let (all_packed, any_packed) = packed.fold((true, false), |(all, any), is| (all && is, any || is));
+        let masses = work.unit.filter(|_| any_packed).map_or(0, |unit| mass_bytes(unit, rows));
+        let plain = if all_packed { 0 } else { ((rows + rows / ROW_GROUP) * rows * 4) as u64 };
+        let out = work.queue.allocate(masses.max(plain).max(4), "a block of gradients of the loss")?;
+        let slopes = (any_packed && gradients.is_some()).then(|| Slopes::new(work)).transpose()?;
         // Gradients of lines that are terms, until they are added to those of their keys.
         let lines_bytes = if self.identity || gradients.is_none() { 4 } else { rows * work.dim() * 4 };
         let lines_out = work.queue.allocate(lines_bytes as u64, "gradients of the loss")?;
@@ -103,8 +111,11 @@ impl Pass {
             &out,
             |_, _| work.queue.clear(all_lines),
             |tiles| {
-                self.backward_block(work, &tiles)?;
+                self.backward_block(work, &tiles, slopes.as_ref())?;
                 let Some(gradients) = gradients else { return Ok(()) };
+                if let (Some(packed), Some(slopes)) = (&tiles.packed, &slopes) {
+                    return self.multiply_packed(work, &tiles, (packed, slopes), gradients, all_lines);
+                }
                 self.multiply_lines(work, &tiles, gradients, all_lines)?;
                 self.multiply_columns(work, &tiles, gradients)
             },
@@ -126,6 +137,8 @@ impl Pass {
     ) -> Result<()> {
         let most = work.block_rows;
         let left_part = &work.side(self.left)[0];
+        let any_packed = work.side(self.right).iter().any(|part| self.is_packed(work, part));
+        let anchors = any_packed.then(|| self.anchors(work)).transpose()?;
         let line_ranges = match self.identity {
             true => left_part.ranges(0..self.lines, most),
             false => crate::plan::pieces(self.lines, most).collect(),
@@ -140,11 +153,26 @@ impl Pass {
                 }
             };
             begin(lines.clone(), &left)?;
-            for part in work.side(self.right) {
+            let left_packed = match &anchors {
+                Some(anchors) => {
+                    self.describe_lines(work, anchors, &lines, &left)?;
+                    Some(PackedRows::of_block(work, left_part, &left)?)
+                }
+                None => None,
+            };
+            for (place, part) in work.side(self.right).iter().enumerate() {
                 let columns = self.columns.saturating_sub(part.base).min(part.rows);
                 for range in part.ranges(0..columns, most) {
                     let right = part.window(range.clone())?;
+                    let packed = match (&anchors, &left_packed) {
+                        (Some(anchors), Some(packed)) => {
+                            let left = (packed, lines.clone());
+                            self.packed_tiles(work, anchors, (place, &range), left, &right)?
+                        }
+                        _ => None,
+                    };
                     visit(Tiles {
+                        packed,
                         left: &left,
                         lines: lines.clone(),
                         right: &right,
@@ -162,11 +190,16 @@ impl Pass {
         Ok(())
     }
 
-    fn parameters<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Parameters {
-        let (line_queries, line_rows) = match self.identity {
+    /// Where `index` lists the query and the row of each line.
+    pub(super) fn line_lists<Q: Queue>(&self, work: &Work<Q>) -> (u32, u32) {
+        match self.identity {
             true => (work.base.line_rows, work.base.line_rows),
             false => (work.base.sharer_queries, work.gathered.sharer_keys),
-        };
+        }
+    }
+
+    pub(super) fn parameters<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Parameters {
+        let (line_queries, line_rows) = self.line_lists(work);
         Parameters {
             direction: self.direction,
             split: u32::from(tiles.split),
@@ -203,6 +236,9 @@ impl Pass {
     }
 
     fn forward_block<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Result<()> {
+        if let Some(packed) = &tiles.packed {
+            return self.forward_packed(work, tiles, packed);
+        }
         let (lines, columns) = (tiles.lines.len(), tiles.columns);
         let (tile_rows, tile_columns) = (lines.div_ceil(ROW_GROUP), columns.div_ceil(ROW_GROUP));
         let of_lines = tile_columns * lines * SUM_WORDS;
@@ -230,25 +266,38 @@ impl Pass {
         }
     }
 
-    fn backward_block<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Result<()> {
-        let stride = stride(tiles.columns);
-        let tile_rows = tiles.lines.len().div_ceil(ROW_GROUP);
-        let slopes = tile_rows * ROW_GROUP * stride;
-        let bytes = (slopes + tile_rows * stride) * 4;
-        self.run_tiles(work, tiles, Step::Backward, bytes)?;
+    fn backward_block<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        tiles: &Tiles<Q>,
+        slopes: Option<&Slopes<Q>>,
+    ) -> Result<()> {
+        // Where the masses begin, their slots, words from slot to slot.
+        let (first, slots, step) = match &tiles.packed {
+            Some(packed) => {
+                let (slots, step) = self.backward_packed(work, tiles, (packed, slopes))?;
+                (0, slots, step)
+            }
+            None => {
+                let (stride, tile_rows) = (stride(tiles.columns), tiles.lines.len().div_ceil(ROW_GROUP));
+                let first = tile_rows * ROW_GROUP * stride;
+                self.run_tiles(work, tiles, Step::Backward, (first + tile_rows * stride) * 4)?;
+                (first, tile_rows, stride)
+            }
+        };
         if !self.scores_keys() {
             return Ok(());
         }
         let parameters = Parameters {
             line_first: tiles.column_first as u32,
             lines: tiles.columns as u32,
-            stride: tile_rows as u32,
-            target_first: slopes as u32,
-            target_rows: stride as u32,
+            stride: slots as u32,
+            target_first: first as u32,
+            target_rows: step as u32,
             ..work.base
         };
         let groups = tiles.columns.div_ceil(ITEM_THREADS as usize);
-        let out = Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 };
+        let out = Slice { buffer: tiles.out, offset_bytes: 0, bytes: ((first + slots * step) * 4) as u64 };
         work.reduce(&kernels::by_item("merge_masses"), groups, &parameters, out)
     }
 

@@ -4,6 +4,7 @@ use super::kernels::{self, ITEM_THREADS};
 use super::layout::*;
 use super::lists::{Labels, RowLists, copies};
 use super::part::{Part, ROW_GROUP, Window};
+use crate::backend::gpu::matrix_unit::{MatrixUnit, PADDED_ROWS};
 use crate::backend::gpu::{Kernel, Launch, Queue, Slice};
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
@@ -87,6 +88,8 @@ pub(super) struct Work<'a, Q: Queue> {
     pub(super) block_rows: usize,
     /// Whether q→k and k→q share their tiles.
     pub(super) by_column: bool,
+    /// The matrix unit, where it can take blocks of this loss.
+    pub(super) unit: Option<MatrixUnit>,
 }
 
 impl<'a, Q: Queue + 'static> Work<'a, Q> {
@@ -99,7 +102,13 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
     ) -> Result<Self> {
         let memory = queue.limits().memory_bytes.min(MOST_BYTES);
         let checks = (spec.metric, spec.nonfinite);
-        let part = |name, rows, base, left_out| Part::new(queue, name, rows, base, memory / 6, checks, left_out);
+        let unit = match (spec.metric, spec.hcl()) {
+            (Metric::Cosine, None) => MatrixUnit::of(queue.offers()),
+            _ => None,
+        };
+        let group = if unit.is_some() { PADDED_ROWS } else { ROW_GROUP };
+        let held = (memory / 6, group);
+        let part = |name, rows, base, left_out| Part::new(queue, name, rows, base, held, checks, left_out);
         let mut parts = vec![part("queries", queries, 0, None)?, part("keys", keys, 0, None)?];
         if let Some(negatives) = negatives {
             parts.push(part("negatives", negatives, keys.rows(), spec.exclude_negatives.as_deref())?);
@@ -195,8 +204,10 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
         let state = queue.allocate(state_bytes, "numbers of the loss")?;
         queue.clear(Slice { buffer: &state, offset_bytes: 0, bytes: state_bytes })?;
         let widest = offers.binding_bytes.min(memory / 16) / (u64::from(base.width) * 4);
-        let squares = ((memory / 16 / 4) as f64).sqrt() as u64;
-        let block_rows = MOST_ROWS.min(widest.min(squares) as usize) / ROW_GROUP * ROW_GROUP;
+        // Packed slopes are in two parts, as they are and turned.
+        let slope_bytes = if unit.is_some() { 8 } else { 4 };
+        let squares = ((memory / 16 / slope_bytes) as f64).sqrt() as u64;
+        let block_rows = MOST_ROWS.min(widest.min(squares) as usize) / group * group;
         let query_scales = queue.allocate((queries.rows().max(1) * 16) as u64, "scales of rows")?;
         let key_scales = queue.allocate((columns.max(1) * 16) as u64, "scales of rows")?;
         let work = Work {
@@ -212,7 +223,8 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
             state_bytes,
             query_scales,
             key_scales,
-            block_rows: block_rows.max(ROW_GROUP),
+            block_rows: block_rows.max(group),
+            unit,
             by_column,
         };
         work.write_scales()?;
