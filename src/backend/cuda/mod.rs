@@ -31,6 +31,8 @@ mod jit;
 mod lane;
 mod library;
 #[cfg(test)]
+mod loss_tests;
+#[cfg(test)]
 mod matrix_tests;
 mod memory;
 mod queue;

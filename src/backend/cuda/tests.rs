@@ -187,7 +187,7 @@ fn memory_that_does_not_fit_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Runs where the driver can capture: the one that stands in for it on the processor cannot.
+/// Runs where the driver can capture.
 #[test]
 fn a_captured_call_runs_again_on_what_is_there_then() -> Result<()> {
     if open().is_none() || !library::driver_has("cuStreamBeginCapture_v2") {
