@@ -1,8 +1,8 @@
 //! Every kernel in every variant, compiled without a card: what each needs of a multiprocessor, against the committed
 //! report `kernels/REPORT.md`. `scripts/test kernels` installs the compiler and the disassembler and runs this.
 //!
-//! A kernel with the constant `MATRIX_UNIT` is hot: it may not spill nor use a stack frame, and its code must hold the
-//! instructions of that unit.
+//! A kernel with the constant `MATRIX_UNIT` is hot: it may not spill, and its code must hold the instructions of that unit.
+//! One word may be put aside: outside the loop of the products, once a tile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,8 +16,15 @@ use super::library::{Compiler, compiler};
 use crate::backend::gpu::source::Language;
 use crate::backend::gpu::{Kernel, Offers, kernels};
 
-/// Architectures, each with the matrix units that a card of it may plan for.
-const TARGETS: [(&str, &[u32]); 3] = [("sm_80", &[0, 80]), ("sm_90a", &[0, 80, 90]), ("sm_120", &[0, 80])];
+/// Architectures, each with what its cards offer: the matrix units that they may plan for, and shared memory in KB of a
+/// block. Code for sm_80 runs on sm_86 and sm_89, too, which have 99 KB.
+const TARGETS: [(&str, &[(u32, u32)]); 3] = [
+    ("sm_80", &[(0, 99), (80, 99), (80, 163)]),
+    ("sm_90a", &[(0, 227), (80, 227), (90, 227)]),
+    ("sm_120", &[(0, 99), (80, 99)]),
+];
+/// What a hot kernel may put aside; stack frames come in eights.
+const MOST_ASIDE: (u32, u32) = (8, 4);
 /// Set to write the report in place of checking it.
 const WRITE_VARIABLE: &str = "COSMINE_WRITE_REPORT";
 /// The disassembler, where it is not on the path.
@@ -32,14 +39,14 @@ struct Needs {
     spilled_bytes: u32,
 }
 
-fn offers(matrix_unit: u32) -> Offers {
+fn offers((matrix_unit, shared_kilobytes): (u32, u32)) -> Offers {
     Offers {
         language: Language::Cuda,
         binding_bytes: 80 << 30,
         offset_bytes: super::memory::ALIGNMENT,
         bindings: 32,
         workgroup_bytes: 48 << 10,
-        shared_bytes: if matrix_unit == 90 { 227 << 10 } else { 99 << 10 },
+        shared_bytes: shared_kilobytes << 10,
         workgroup_threads: 1024,
         subgroup: 32,
         lanes: 0,
@@ -49,10 +56,10 @@ fn offers(matrix_unit: u32) -> Offers {
     }
 }
 
-/// The kernels of a card with one of these matrix units, each once.
-fn variants(units: &[u32]) -> Vec<Kernel> {
+/// The kernels of cards that offer these, each once.
+fn variants(cards: &[(u32, u32)]) -> Vec<Kernel> {
     let mut all: Vec<Kernel> = Vec::new();
-    for kernel in units.iter().flat_map(|unit| kernels(&offers(*unit))) {
+    for kernel in cards.iter().flat_map(|card| kernels(&offers(*card))) {
         if !all.contains(&kernel) {
             all.push(kernel);
         }
@@ -137,11 +144,11 @@ struct Line {
     needs: Needs,
 }
 
-fn lines_of(target: &'static str, units: &[u32], directory: &Path) -> Vec<Line> {
+fn lines_of(target: &'static str, cards: &[(u32, u32)], directory: &Path) -> Vec<Line> {
     let compiler = compiler().expect("the run-time compiler");
     // Kernels of one file with the same constants share a text.
     let mut texts: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
-    for kernel in variants(units) {
+    for kernel in variants(cards) {
         texts.entry(jit::text(&kernel)).or_default().push(kernel);
     }
     let texts: Vec<(usize, (String, Vec<Kernel>))> = texts.into_iter().enumerate().collect();
@@ -150,7 +157,9 @@ fn lines_of(target: &'static str, units: &[u32], directory: &Path) -> Vec<Line> 
         kernels.iter().map(move |kernel| {
             let found = needs.get(kernel.entry).unwrap_or_else(|| panic!("{} is not in its file", name(kernel)));
             if let Some(unit) = kernel.constant("MATRIX_UNIT").filter(|unit| *unit > 0) {
-                assert_eq!((found.stack_bytes, found.spilled_bytes), (0, 0), "{} on {target} spills", name(kernel));
+                let aside = (found.stack_bytes, found.spilled_bytes);
+                let few = aside.0 <= MOST_ASIDE.0 && aside.1 <= MOST_ASIDE.1;
+                assert!(few, "{} on {target} spills: {aside:?}", name(kernel));
                 let (warpgroup, warp) =
                     matrix_instructions(&code, kernel.entry, directory, &format!("{target}-{index}"));
                 let right = if unit >= 90 { warpgroup > 0 } else { warp > 0 };
@@ -200,7 +209,7 @@ fn report(lines: &[Line], version: (i32, i32)) -> String {
 fn every_kernel_compiles_and_needs_what_the_report_says() {
     let directory = std::env::temp_dir().join(format!("cosmine-report-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    let lines: Vec<Line> = TARGETS.iter().flat_map(|(target, units)| lines_of(target, units, &directory)).collect();
+    let lines: Vec<Line> = TARGETS.iter().flat_map(|(target, cards)| lines_of(target, cards, &directory)).collect();
     std::fs::remove_dir_all(&directory).unwrap();
     assert!(!lines.is_empty(), "no operation names its kernels");
     let made = report(&lines, compiler().expect("the run-time compiler").version);
