@@ -199,7 +199,7 @@ pub(super) fn events(runs: &[Run]) -> Option<Markup> {
         };
         run.records.iter().flat_map(of_step).collect()
     };
-    let all: Vec<(&Run, Vec<(u64, String, String)>)> = runs.iter().map(|run| (run, of(run))).collect();
+    let all: Vec<(&Run, Vec<_>)> = runs.iter().map(|run| (run, of(run))).collect();
     if all.iter().all(|(_, events)| events.is_empty()) {
         return None;
     }
