@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tiers::{Selection, TierBand};
+use super::tiers::{Selection, Tier, TierBand};
+use super::{BankConfig, CurriculumConfig, SafetyConfig, UsageConfig, WeightsConfig};
 use crate::error::{Error, Result};
 use crate::spec::{Directions, Metric};
 
@@ -31,8 +32,8 @@ use crate::spec::{Directions, Metric};
 ///     band = { ratio = 0.95, ranks = [16, 256] }
 ///     select = { softmax = 0.05 }
 ///
-///     [loss]
-///     temperature = 0.05
+///     [curriculum]
+///     temperature = { cosine = { from = 0.07, to = 0.03, end = 1000 } }
 ///     "#,
 /// )?;
 /// assert_eq!(SamplerConfig::from_json(&config.to_json()?)?, config);
@@ -56,6 +57,20 @@ pub struct SamplerConfig {
     pub guards: Guards,
     /// The loss.
     pub loss: LossConfig,
+    /// What changes with the step: temperature and margin of the loss, a band for the tiers beside their own, shares of
+    /// tiers by name, and the feedback controller. Default: a temperature of 0.05, and nothing changes.
+    pub curriculum: CurriculumConfig,
+    /// Cap and penalty on the use of keys; neither.
+    pub usage: UsageConfig,
+    /// Importance weights; absent: all queries weigh alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsConfig>,
+    /// The bank, where `sources.bank` has a share.
+    pub bank: BankConfig,
+    /// Trouble, and the ladder of schemes to step back on.
+    pub safety: SafetyConfig,
+    /// What records say.
+    pub statistics: StatisticsConfig,
 }
 
 impl Default for SamplerConfig {
@@ -68,6 +83,12 @@ impl Default for SamplerConfig {
             tiers: Tiers::default(),
             guards: Guards::default(),
             loss: LossConfig::default(),
+            curriculum: CurriculumConfig::default(),
+            usage: UsageConfig::default(),
+            weights: None,
+            bank: BankConfig::default(),
+            safety: SafetyConfig::default(),
+            statistics: StatisticsConfig::default(),
         }
     }
 }
@@ -185,14 +206,35 @@ impl Default for Guards {
     }
 }
 
-/// The loss that [`Draw::info_nce`](super::Draw::info_nce) describes.
+/// What a record says of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatisticsConfig {
+    /// Decay of the averages of positive score, negative score and gap, in `[0, 1)`; 0.98.
+    pub decay: f64,
+    /// Bins of the histograms of scores, 1 or above; 40.
+    pub bins: usize,
+    /// Lower end of the histograms; −1.
+    pub lo: f64,
+    /// Upper end of the histograms; 1.
+    pub hi: f64,
+    /// How near to the positive a negative counts as hard; 0.05.
+    pub within: f32,
+    /// Every how many steps the guards are counted: what each rejects of the whole corpus. It costs a scan of the corpus;
+    /// 0 never does; 0.
+    pub audit_steps: u64,
+}
+
+impl Default for StatisticsConfig {
+    fn default() -> Self {
+        StatisticsConfig { decay: 0.98, bins: 40, lo: -1.0, hi: 1.0, within: 0.05, audit_steps: 0 }
+    }
+}
+
+/// The loss that [`Draw::info_nce`](super::Draw::info_nce) describes; its temperature and margin are the curriculum's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Divides every score, above 0; 0.05.
-    pub temperature: f64,
-    /// Subtracted from the positive's score; 0.
-    pub margin: f64,
     /// The blocks of scores, any of `qk`, `kq`, `qq`, `kk` with commas between; `qk`.
     pub directions: String,
     /// Whether a negative that one query drew serves all others too; true. Keys that are excluded for any query of the
@@ -202,7 +244,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        LossConfig { temperature: 0.05, margin: 0.0, directions: "qk".to_owned(), shared: true }
+        LossConfig { directions: "qk".to_owned(), shared: true }
     }
 }
 
@@ -281,23 +323,43 @@ impl SamplerConfig {
                 return Err(Error::spec(argument, format!("{value} is not a finite number; 2 switches the guard off")));
             }
         }
-        self.loss.validate()
+        self.curriculum.validate()?;
+        if let Some(name) = self.curriculum.shares.keys().find(|name| Tier::ALL.iter().all(|tier| tier.name() != **name)) {
+            let reason = format!("`{name}` is none of the tiers hard, semi_hard, random");
+            return Err(Error::spec("curriculum.shares", reason));
+        }
+        if self.curriculum.controller.is_some() && self.metric == MetricName::Dot {
+            return Err(Error::spec("curriculum.controller", "needs scores in [−1, 1]; compare rows by cosine"));
+        }
+        self.safety.validate()?;
+        if self.bank.slots == 0 {
+            return Err(Error::spec("bank.slots", "0; a bank needs at least one slot"));
+        }
+        self.statistics.validate()?;
+        self.loss.directions().map(drop)
+    }
+}
+
+impl StatisticsConfig {
+    fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.decay) {
+            return Err(Error::spec("statistics.decay", format!("{} is not in [0, 1)", self.decay)));
+        }
+        if self.bins == 0 {
+            return Err(Error::spec("statistics.bins", "0; a histogram needs a bin"));
+        }
+        if !(self.lo < self.hi && self.lo.is_finite() && self.hi.is_finite()) {
+            let reason = format!("{} must lie below hi {}, both finite", self.lo, self.hi);
+            return Err(Error::spec("statistics.lo", reason));
+        }
+        match self.within.is_finite() {
+            true => Ok(()),
+            false => Err(Error::spec("statistics.within", format!("{} is not a finite number", self.within))),
+        }
     }
 }
 
 impl LossConfig {
-    fn validate(&self) -> Result<()> {
-        let temperature = self.temperature as f32;
-        if !(temperature > 0.0 && temperature.is_finite() && (1.0 / temperature).is_finite()) {
-            let reason = format!("{} must be a finite number above 0 whose inverse is finite", self.temperature);
-            return Err(Error::spec("loss.temperature", reason));
-        }
-        if !(self.margin as f32).is_finite() {
-            return Err(Error::spec("loss.margin", format!("{} is not a finite number", self.margin)));
-        }
-        self.directions().map(drop)
-    }
-
     /// The blocks of scores.
     pub(super) fn directions(&self) -> Result<Directions> {
         let named = |error: Error| match error {

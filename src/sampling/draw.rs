@@ -1,7 +1,10 @@
 //! What goes into a draw and what comes out of it.
 
+use std::collections::BTreeMap;
+
 use super::record::Source;
-use super::tiers::Tier;
+use super::safety::Scheme;
+use super::tiers::{Tier, TierBand};
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
 use crate::spec::{InfoNce, Lists};
@@ -33,6 +36,7 @@ pub struct Batch<'a> {
     pub(super) listed: Option<&'a Lists>,
     pub(super) listed_rows: Option<&'a dyn Rows>,
     pub(super) listed_ids: Option<&'a [i64]>,
+    pub(super) candidates: Option<&'a Lists>,
 }
 
 impl<'a> Batch<'a> {
@@ -49,6 +53,7 @@ impl<'a> Batch<'a> {
             listed: None,
             listed_rows: None,
             listed_ids: None,
+            candidates: None,
         }
     }
 
@@ -80,6 +85,13 @@ impl<'a> Batch<'a> {
     /// where they have ids.
     pub fn listed_rows(mut self, rows: &'a dyn Rows, ids: Option<&'a [i64]>) -> Self {
         (self.listed_rows, self.listed_ids) = (Some(rows), ids);
+        self
+    }
+
+    /// Rows of the corpus among which the tiers `hard` and `semi_hard` look, for each query, in place of the whole
+    /// corpus: mined lists, or what hash codes suggest. They are scored anew, by the rows as they are now.
+    pub fn candidates(mut self, lists: &'a Lists) -> Self {
+        self.candidates = Some(lists);
         self
     }
 
@@ -211,6 +223,8 @@ pub struct DrawnKey {
 pub struct Draw {
     /// The step.
     pub step: u64,
+    /// The scheme in force.
+    pub scheme: Scheme,
     /// Number of queries.
     pub rows: usize,
     /// The negatives: query after query, within a query tier after tier, the hardest first, within a tier by source,
@@ -224,11 +238,23 @@ pub struct Draw {
     pub shares: [f64; 3],
     /// Queries that got fewer negatives than they asked for.
     pub short_rows: u64,
+    /// Queries for which a tier's band could not give what the tier was asked for.
+    pub starved_rows: u64,
     /// Keys that were dropped as duplicates of the query's positive.
     pub duplicates: u64,
+    /// What each rule rejected of the whole corpus, by the rule's name, at the steps at which that is counted.
+    pub rejected: Option<BTreeMap<String, u64>>,
+    /// Keys of the corpus and of the bank that score above the positive plus the guard's margin, at the same steps.
+    pub suspects: Option<u64>,
+    /// The band of the hardest tier in force.
+    pub band: TierBand,
+    /// Keys that all sources together held.
+    pub sources_keys: usize,
     pub(super) keys: Vec<DrawnKey>,
     /// Per negative, its row among the extra keys.
     pub(super) extra: Vec<usize>,
+    /// Per extra key, what its use is counted under; none where it is not known elsewhere.
+    pub(super) use_keys: Vec<Option<usize>>,
     pub(super) info_nce: InfoNce,
 }
 

@@ -5,6 +5,7 @@ use super::draw::{Batch, gather};
 use super::permutation::Permutation;
 use super::pool::Pool;
 use super::tiers::{Selection, Tier, TierBand};
+use super::usage::Usage;
 use crate::device::Device;
 use crate::error::Result;
 use crate::spec::{Band, Lists, Metric, NonFinite, Select, TopK};
@@ -24,6 +25,13 @@ pub(super) struct Aim {
     pub(super) select: Selection,
 }
 
+impl Aim {
+    /// Whether no score lies inside the band.
+    fn is_empty(&self) -> bool {
+        self.band.lo.zip(self.band.hi).is_some_and(|(lo, hi)| lo > hi)
+    }
+}
+
 /// What is the same for all tiers and sources of a draw.
 pub(super) struct Drawing<'a> {
     pub(super) device: &'a Device,
@@ -34,7 +42,11 @@ pub(super) struct Drawing<'a> {
     pub(super) step: u64,
     /// The score of each query's positive.
     pub(super) positives: &'a [f32],
+    pub(super) usage: &'a Usage,
 }
+
+/// Where uses cost a key some of its score, how many times as many keys are looked at as are wanted.
+const LOOKED_AT: usize = 4;
 
 impl Drawing<'_> {
     /// Up to `want[row]` keys for each query, within a tier by score descending, then by key. Duplicates of a positive
@@ -43,7 +55,14 @@ impl Drawing<'_> {
         if want.iter().all(|want| *want == 0) || pool.rows.rows() == 0 {
             return Ok((vec![Vec::new(); want.len()], 0));
         }
-        match (aim.tier, pool.lists) {
+        if aim.is_empty() {
+            return Ok((vec![Vec::new(); want.len()], 0));
+        }
+        let lists = match aim.tier {
+            Tier::Random => pool.lists,
+            Tier::Hard | Tier::SemiHard => pool.lists.or(pool.candidates),
+        };
+        match (aim.tier, lists) {
             (_, Some(lists)) => {
                 let candidates = (0..want.len()).map(|row| lists.get(row).to_vec()).collect();
                 self.among(pool, aim, want, candidates)
@@ -108,6 +127,7 @@ impl Drawing<'_> {
         // Of a rank window all ranks are needed, to choose from them.
         let (k, select) = match aim.band.ranks {
             Some([_, to]) => (to, Select::Hardest),
+            None if self.penalises(aim) => (most.saturating_mul(LOOKED_AT), self.select(pool, aim)),
             None => (most, self.select(pool, aim)),
         };
         let batch = self.batch;
@@ -247,6 +267,11 @@ impl Drawing<'_> {
         Ok(keys.iter().map(near).collect())
     }
 
+    /// Whether uses cost keys some of their score in a tier: where scores decide which keys it takes.
+    fn penalises(&self, aim: &Aim) -> bool {
+        self.usage.config().penalty > 0.0 && aim.select != Selection::Uniform
+    }
+
     /// What the selection takes of the keys that pass, given the hardest first.
     fn choose(&self, pool: &Pool, aim: &Aim, row: usize, mut hits: Vec<Hit>, want: usize) -> Vec<Hit> {
         if let Some([from, to]) = aim.band.ranks {
@@ -254,13 +279,37 @@ impl Drawing<'_> {
             hits.drain(..from.min(hits.len()));
         }
         let select = self.select(pool, aim);
-        if select != Select::Hardest {
-            let draw_key = |hit: &Hit| select.draw_key(self.batch.number(row), hit.key as u64, hit.score);
-            hits.sort_by(|a, b| draw_key(b).cmp(&draw_key(a)).then(a.key.cmp(&b.key)));
+        let number = self.batch.number(row);
+        if self.penalises(aim) {
+            if aim.band.ranks.is_none() {
+                // As many as a scan would look at, so that lists and scans take alike.
+                sort_by_draw(&mut hits, select, number, |hit| hit.score);
+                hits.truncate(want.saturating_mul(LOOKED_AT));
+            }
+            let left = |hit: &Hit| {
+                let penalty = pool.id(hit.key).map_or(0.0, |id| self.usage.penalty(self.step, use_key(id)));
+                (f64::from(hit.score) - penalty) as f32
+            };
+            hits.sort_by(|a, b| left(b).total_cmp(&left(a)).then(a.key.cmp(&b.key)));
+            sort_by_draw(&mut hits, select, number, left);
+        } else {
+            sort_by_draw(&mut hits, select, number, |hit| hit.score);
         }
         hits.truncate(want);
         hits.sort_by(by_score);
         hits
+    }
+}
+
+/// What the use of a key with an id is counted under.
+pub(super) fn use_key(id: i64) -> usize {
+    id as u64 as usize
+}
+
+/// By draw key descending, then key ascending; where the hardest are taken they stay as they are.
+fn sort_by_draw(hits: &mut [Hit], select: Select, number: u64, score: impl Fn(&Hit) -> f32) {
+    if select != Select::Hardest {
+        hits.sort_by_key(|hit| (std::cmp::Reverse(select.draw_key(number, hit.key as u64, score(hit))), hit.key));
     }
 }
 

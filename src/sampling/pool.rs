@@ -1,8 +1,10 @@
 //! A source during one draw: its keys, and who must not get which.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::bank::Bank;
 use super::draw::{Batch, Corpus, DrawnKey};
 use super::record::Source;
 use crate::error::{Error, Result};
@@ -14,7 +16,7 @@ enum Ids<'a> {
     /// A key's id is its row.
     Row,
     /// The rows by id.
-    Given(&'a [i64], HashMap<i64, usize>),
+    Given(Cow<'a, [i64]>, HashMap<i64, usize>),
     /// Nowhere: the keys are found in this source only.
     Unknown,
 }
@@ -25,22 +27,28 @@ pub(super) struct Pool<'a> {
     pub(super) rows: &'a dyn Rows,
     ids: Ids<'a>,
     groups: Option<Arc<[i64]>>,
-    embedded_at: Option<&'a [u64]>,
+    embedded_at: Option<Cow<'a, [u64]>>,
     /// Keys that nobody gets.
     pub(super) blocked: Bitset,
     /// Keys that a query does not get.
     pub(super) refused: Vec<BTreeSet<usize>>,
     /// The only keys that a query may get, where it has a list.
     pub(super) lists: Option<&'a Lists>,
+    /// Where the banded tiers look, in place of all keys.
+    pub(super) candidates: Option<&'a Lists>,
 }
 
 impl<'a> Pool<'a> {
     /// The corpus, without the rows that share an id with an earlier one, the batch's own keys and what is excluded.
     pub(super) fn corpus(corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
-        let mut pool = Pool::new(Source::Corpus, corpus.rows, corpus.ids, batch);
+        let mut pool = Pool::new(Source::Corpus, corpus.rows, corpus.ids.map(Cow::Borrowed), batch);
         pool.groups = corpus.groups.map(Arc::from);
-        pool.embedded_at = corpus.embedded_at;
+        pool.embedded_at = corpus.embedded_at.map(Cow::Borrowed);
         pool.refuse_excluded(batch)?;
+        if let Some(lists) = batch.candidates {
+            lists.validate("candidates", batch.rows(), corpus.rows.rows())?;
+            pool.candidates = Some(lists);
+        }
         Ok(pool)
     }
 
@@ -49,7 +57,7 @@ impl<'a> Pool<'a> {
         let Some(lists) = batch.listed else { return Ok(None) };
         let mut pool = match (batch.listed_rows, corpus) {
             (Some(rows), _) => {
-                let mut pool = Pool::new(Source::Listed, rows, batch.listed_ids, batch);
+                let mut pool = Pool::new(Source::Listed, rows, batch.listed_ids.map(Cow::Borrowed), batch);
                 if batch.listed_ids.is_none() {
                     pool.ids = Ids::Unknown;
                     pool.blocked = Bitset::new(rows.rows());
@@ -64,7 +72,56 @@ impl<'a> Pool<'a> {
         Ok(Some(pool))
     }
 
-    fn new(source: Source, rows: &'a dyn Rows, ids: Option<&'a [i64]>, batch: &Batch<'a>) -> Pool<'a> {
+    /// The keys of earlier steps that count at `step`; of several with one id the one that was embedded last.
+    pub(super) fn bank(bank: &'a Bank, step: u64, batch: &Batch<'a>, corpus: Option<&Corpus<'a>>) -> Pool<'a> {
+        let slots = bank.config().slots;
+        let dead = bank.excluded(step);
+        let live = || (0..slots).filter(|slot| !dead.contains(*slot)).filter_map(|slot| Some((slot, bank.key(slot)?)));
+        let mut newest: HashMap<i64, usize> = HashMap::new();
+        let mut ids = vec![0; slots];
+        let mut embedded = vec![0; slots];
+        let mut groups = vec![0; slots];
+        let mut grouped = true;
+        let mut blocked = dead.clone();
+        for (slot, key) in live() {
+            // Keys enter with their ids.
+            let Some(id) = key.id else { continue };
+            (ids[slot], embedded[slot]) = (id, key.embedded);
+            grouped &= key.group.is_some();
+            groups[slot] = key.group.unwrap_or_default();
+            match newest.insert(id, slot) {
+                Some(other) if embedded[other] > key.embedded => {
+                    newest.insert(id, other);
+                    blocked.insert(slot);
+                }
+                Some(other) => blocked.insert(other),
+                None => {}
+            }
+        }
+        let in_batch: Vec<usize> =
+            batch.key_ids.into_iter().flatten().filter_map(|id| newest.get(id).copied()).collect();
+        in_batch.into_iter().for_each(|slot| blocked.insert(slot));
+        let mut refused = vec![BTreeSet::new(); batch.rows()];
+        if let Some(excluded) = batch.excluded {
+            let id = |key: usize| corpus.and_then(|corpus| corpus.ids).map_or(key as i64, |ids| ids[key]);
+            for (row, refused) in refused.iter_mut().enumerate() {
+                refused.extend(excluded.get(row).iter().filter_map(|key| newest.get(&id(*key))));
+            }
+        }
+        Pool {
+            source: Source::Bank,
+            rows: bank.rows(),
+            ids: Ids::Given(ids.into(), newest),
+            groups: grouped.then(|| groups.into()),
+            embedded_at: Some(embedded.into()),
+            blocked,
+            refused,
+            lists: None,
+            candidates: None,
+        }
+    }
+
+    fn new(source: Source, rows: &'a dyn Rows, ids: Option<Cow<'a, [i64]>>, batch: &Batch<'a>) -> Pool<'a> {
         let mut blocked = Bitset::new(rows.rows());
         let ids = ids.map_or(Ids::Row, |ids| {
             let mut by_id = HashMap::with_capacity(ids.len());
@@ -77,7 +134,7 @@ impl<'a> Pool<'a> {
             Ids::Given(ids, by_id)
         });
         let refused = vec![BTreeSet::new(); batch.rows()];
-        let mut pool = Pool { source, rows, ids, groups: None, embedded_at: None, blocked, refused, lists: None };
+        let mut pool = Pool { source, rows, ids, groups: None, embedded_at: None, blocked, refused, lists: None, candidates: None };
         for key in batch.key_ids.into_iter().flatten().filter_map(|id| pool.find(*id)).collect::<Vec<_>>() {
             pool.blocked.insert(key);
         }
@@ -111,6 +168,15 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// Keeps every key with one of these ids from everybody.
+    pub(super) fn block(&mut self, ids: impl IntoIterator<Item = i64>) {
+        for id in ids {
+            if let Some(key) = self.find(id) {
+                self.blocked.insert(key);
+            }
+        }
+    }
+
     /// A key as the loss knows it.
     pub(super) fn drawn(&self, key: usize) -> DrawnKey {
         let group = self.groups.as_ref().map(|groups| groups[key]);
@@ -119,7 +185,7 @@ impl<'a> Pool<'a> {
 
     /// Steps since a key was embedded.
     pub(super) fn age(&self, key: usize, step: u64) -> Option<u64> {
-        self.embedded_at.map(|steps| step.saturating_sub(steps[key]))
+        self.embedded_at.as_ref().map(|steps| step.saturating_sub(steps[key]))
     }
 
     /// The groups of the keys, where queries and keys have groups.

@@ -1,16 +1,26 @@
 //! The sampler: all parts tied together, one step at a time.
 
+use std::time::Instant;
+
+use super::bank::Bank;
 use super::config::SamplerConfig;
-use super::draw::{Batch, Corpus, Draw, DrawnKey, Negative, gather};
-use super::guards::{Aim, Drawing, Hit};
+use super::curriculum::{Curriculum, Setting};
+use super::draw::{Batch, Corpus, Draw, DrawnKey, gather};
+use super::guards::{Aim, Drawing};
 use super::pool::Pool;
-use super::record::Source;
+use super::record::{Event, Source};
+use super::safety::{Safety, Scheme};
 use super::state::SamplerState;
+use super::taken::{Extra, Taken};
 use super::tiers::{self, Selection, Tier, TierBand};
+use super::usage::Usage;
+use super::weights::Weights;
+use super::{Averages, statistics};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
-use crate::spec::{Guard, InfoNce, Lists, Metric, NonFinite};
+use crate::output::{Rejected, Rule};
+use crate::spec::{Exclude, Groups, Guard, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
 
 /// Chooses the negatives of a training run, step after step.
 ///
@@ -50,10 +60,25 @@ use crate::spec::{Guard, InfoNce, Lists, Metric, NonFinite};
 /// # Ok::<(), cosmine::Error>(())
 /// ```
 pub struct Sampler {
-    device: Device,
-    config: SamplerConfig,
-    step: u64,
+    pub(super) device: Device,
+    pub(super) config: SamplerConfig,
+    pub(super) step: u64,
+    pub(super) averages: Averages,
+    pub(super) curriculum: Curriculum,
+    pub(super) usage: Usage,
+    pub(super) weights: Option<Weights>,
+    pub(super) safety: Safety,
+    pub(super) bank: Option<Bank>,
+    /// What the next record is to tell.
+    pub(super) events: Vec<Event>,
+    pub(super) began: Instant,
+    pub(super) mining_seconds: f64,
 }
+
+/// Queries whose scores place the controller's band: quantiles need no more.
+const PLACED_BY: usize = 16;
+/// Bins of the histogram that places it.
+const PLACING_BINS: usize = 400;
 
 impl Sampler {
     /// A sampler at step 0.
@@ -62,7 +87,20 @@ impl Sampler {
     /// As [`SamplerConfig::validate`].
     pub fn new(device: &Device, config: SamplerConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Sampler { device: device.clone(), config, step: 0 })
+        Ok(Sampler {
+            device: device.clone(),
+            step: 0,
+            averages: Averages::new(config.statistics.decay)?,
+            curriculum: Curriculum::new(config.curriculum.clone())?,
+            usage: Usage::new(config.usage.clone())?,
+            weights: config.weights.clone().map(Weights::new).transpose()?,
+            safety: Safety::new(config.safety.clone())?,
+            bank: None,
+            events: Vec::new(),
+            began: Instant::now(),
+            mining_seconds: 0.0,
+            config,
+        })
     }
 
     /// The configuration.
@@ -75,24 +113,61 @@ impl Sampler {
         self.step
     }
 
-    /// Goes on to the next step without a loss to learn from: for drawing alone. A trainer calls `observe`.
-    pub fn advance(&mut self) {
-        self.step += 1;
+    /// The scheme in force.
+    pub fn scheme(&self) -> Scheme {
+        self.safety.scheme()
     }
 
-    /// All that a sampler needs to go on exactly where this one stands.
-    pub fn save(&self) -> SamplerState {
-        SamplerState { config: self.config.clone(), step: self.step }
+    /// The bank, once a batch has entered it.
+    pub fn bank(&self) -> Option<&Bank> {
+        self.bank.as_ref()
+    }
+
+    /// Goes to another scheme of the ladder by the user's will; the next record tells it.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where the scheme is not on the ladder.
+    pub fn roll_back(&mut self, scheme: Scheme, reason: &str) -> Result<()> {
+        let event = self.safety.roll_back(self.step, scheme, reason)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// All that a sampler needs to go on exactly where this one stands, on any device.
+    ///
+    /// # Errors
+    /// What the device says while the bank is read.
+    pub fn save(&self) -> Result<SamplerState> {
+        Ok(SamplerState {
+            config: self.config.clone(),
+            step: self.step,
+            averages: self.averages.clone(),
+            curriculum: self.curriculum.clone(),
+            usage: self.usage.clone(),
+            weights: self.weights.clone(),
+            safety: self.safety.clone(),
+            bank: self.bank.as_ref().map(Bank::state).transpose()?,
+            events: self.events.clone(),
+        })
     }
 
     /// A sampler that goes on where another was saved.
     ///
     /// # Errors
-    /// As [`Sampler::new`].
+    /// As [`Sampler::new`]; [`Error::Spec`] where the state contradicts itself.
     pub fn restore(device: &Device, state: SamplerState) -> Result<Self> {
-        let mut sampler = Sampler::new(device, state.config)?;
-        sampler.step = state.step;
-        Ok(sampler)
+        let new = Sampler::new(device, state.config)?;
+        Ok(Sampler {
+            step: state.step,
+            averages: state.averages,
+            curriculum: state.curriculum,
+            usage: state.usage,
+            weights: state.weights,
+            safety: state.safety,
+            bank: state.bank.map(|bank| Bank::restore(device, &bank)).transpose()?,
+            events: state.events,
+            ..new
+        })
     }
 
     /// Draws the negatives of this step. Drawing again gives the same.
@@ -101,17 +176,37 @@ impl Sampler {
     /// [`Error::Spec`] where a source that has a share is not given, or the batch has no ids by which its keys could be
     /// known there; [`Error::Shape`] where lengths do not fit; what the device says.
     pub fn draw(&mut self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Draw> {
+        let start = Instant::now();
         batch.validate()?;
         corpus.map_or(Ok(()), Corpus::validate)?;
         let own = Lists::from_rows((0..batch.rows()).map(Some));
         let metric = Metric::from(self.config.metric);
         let positives = self.device.score_pairs(metric, NonFinite::Error, &own, batch.queries, batch.keys)?;
-        let mut pools = self.pools(batch, corpus)?;
-        let taken = self.take(batch, &positives, &mut pools)?;
-        self.assemble(batch, positives, &pools, taken)
+        // The controller needs the sources' scores before the band is known.
+        let placed = self.place(batch, corpus)?;
+        self.curriculum = placed;
+        let force = self.in_force();
+        let mut pools = self.pools(batch, corpus, &force)?;
+        let drawing = Drawing {
+            device: &self.device,
+            batch,
+            metric: self.config.metric,
+            guards: self.config.guards,
+            seed: self.config.seed,
+            step: self.step,
+            positives: &positives,
+            usage: &self.usage,
+        };
+        let counts = tiers::tier_counts(force.negatives, force.shares, self.config.tiers.random.floor);
+        let taken = Taken::take(&drawing, &mut pools, &force.aims, counts)?;
+        let audit = self.audit(batch, &positives, &pools)?;
+        let draw = self.assemble(batch, positives, &pools, taken, force, audit)?;
+        self.mining_seconds = start.elapsed().as_secs_f64();
+        Ok(draw)
     }
 
-    /// The rows of [`Draw::keys`] as they lie in their sources now, as f32.
+    /// The rows of [`Draw::keys`] as they lie in their sources now, as f32. Those of the bank are there until the step
+    /// is observed.
     ///
     /// # Errors
     /// As [`Sampler::draw`].
@@ -120,21 +215,46 @@ impl Sampler {
             let rows = match key.source {
                 Source::Corpus => corpus.map(|corpus| corpus.rows),
                 Source::Listed => batch.listed_rows.or(corpus.map(|corpus| corpus.rows)),
-                Source::Bank | Source::InBatch => None,
+                Source::Bank => self.bank.as_ref().map(|bank| bank.rows() as &dyn Rows),
+                Source::InBatch => None,
             };
-            let missing =
-                || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", key.source.name()));
+            let missing = || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", key.source.name()));
             Ok((rows.ok_or_else(missing)?, key.key))
         };
         let rows = draw.keys.iter().map(rows).collect::<Result<Vec<_>>>()?;
         gather(batch.queries.dim(), rows.into_iter())
     }
 
-    /// The sources that have a share, and their shares.
-    fn pools<'a>(&'a self, batch: &'a Batch<'a>, corpus: Option<&'a Corpus<'a>>) -> Result<Vec<(Pool<'a>, f64)>> {
+    /// The curriculum with its controller's band placed by the scores of the sources.
+    fn place(&self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Curriculum> {
+        let mut curriculum = self.curriculum.clone();
+        if curriculum.controller().is_none() || self.scheme() != Scheme::Curriculum {
+            return Ok(curriculum);
+        }
+        let pools = self.pools(batch, corpus, &self.in_force())?;
+        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else { return Ok(curriculum) };
+        let rows = batch.rows().min(PLACED_BY);
+        let groups = pool.groups().zip(batch.query_groups);
+        let exclude = Exclude {
+            keys: Some(pool.blocked.clone().into()),
+            groups: groups.map(|(keys, queries)| Groups { queries: queries[..rows].to_vec(), keys: keys.clone() }),
+            ..Exclude::default()
+        };
+        let spec = Histogram::new(-1.0, 1.0, PLACING_BINS).exclude(exclude);
+        curriculum.place(&self.device.histogram(&spec, &batch.queries.read(0..rows)?, pool.rows)?);
+        Ok(curriculum)
+    }
+
+    /// The sources that have a share, and their shares. A bank that holds nothing has none.
+    fn pools<'a>(
+        &'a self,
+        batch: &Batch<'a>,
+        corpus: Option<&Corpus<'a>>,
+        force: &Force,
+    ) -> Result<Vec<(Pool<'a>, f64)>> {
         let shares = self.config.sources;
         let mut pools = Vec::new();
-        if self.config.negatives == 0 {
+        if force.negatives == 0 {
             return Ok(pools);
         }
         if shares.corpus > 0.0 {
@@ -144,129 +264,126 @@ impl Sampler {
             need_ids(batch, "corpus")?;
             pools.push((Pool::corpus(corpus, batch)?, shares.corpus));
         }
+        if shares.bank > 0.0 {
+            need_ids(batch, "bank")?;
+            if let Some(bank) = self.bank.as_ref().filter(|bank| !bank.is_empty(self.step)) {
+                pools.push((Pool::bank(bank, self.step, batch, corpus), shares.bank));
+            }
+        }
         if shares.listed > 0.0
             && let Some(pool) = Pool::listed(batch, corpus)?
         {
             pools.push((pool, shares.listed));
         }
+        if let Some(cap) = self.config.usage.cap {
+            let capped: Vec<i64> =
+                self.usage.counts(self.step).filter(|(_, uses)| *uses >= cap).map(|(key, _)| key as u64 as i64).collect();
+            pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
+        }
         Ok(pools)
     }
 
-    fn aims(&self) -> [Aim; 3] {
-        let tiers = &self.config.tiers;
-        [
-            Aim { tier: Tier::Hard, band: tiers.hard.band, select: tiers.hard.select },
-            Aim { tier: Tier::SemiHard, band: tiers.semi_hard.band, select: tiers.semi_hard.select },
-            Aim { tier: Tier::Random, band: TierBand::default(), select: Selection::Uniform },
-        ]
-    }
-
-    /// Lets the tiers draw from the pools.
-    fn take(&self, batch: &Batch, positives: &[f32], pools: &mut [(Pool, f64)]) -> Result<Taken> {
-        let rows = batch.rows();
-        let tiers = &self.config.tiers;
-        let shares = [tiers.hard.share, tiers.semi_hard.share, tiers.random.share];
-        let counts = tiers::tier_counts(self.config.negatives, shares, tiers.random.floor);
-        let source_shares: Vec<f64> = pools.iter().map(|(_, share)| *share).collect();
-        let cells = tiers::allocate(counts, &source_shares);
-        let drawing = Drawing {
-            device: &self.device,
-            batch,
-            metric: self.config.metric,
-            guards: self.config.guards,
-            seed: self.config.seed,
-            step: self.step,
-            positives,
+    /// What the scheme in force asks for at this step.
+    pub(super) fn in_force(&self) -> Force {
+        let scheme = self.scheme();
+        let Setting { temperature, margin, band, shares: named } = match scheme {
+            Scheme::Curriculum => self.curriculum.at(self.step),
+            _ => {
+                // As configured and constant: the values of step 0, without the controller and the band beside the tiers'.
+                let start = self.curriculum.at(0);
+                Setting { band: Default::default(), shares: Default::default(), ..start }
+            }
         };
-        let mut taken = Taken::new(rows, pools.len(), counts, shares);
-        for (aim, cells) in self.aims().iter().zip(cells) {
-            for (source, count) in cells.into_iter().enumerate() {
-                let want: Vec<usize> = taken.owed[source].iter().map(|owed| owed + count).collect();
-                taken.ask(&drawing, pools, source, aim, want)?;
-            }
+        let tiers = &self.config.tiers;
+        let own = [tiers.hard.share, tiers.semi_hard.share, tiers.random.share];
+        let shares = match scheme {
+            Scheme::Curriculum => with_named(own, &named),
+            Scheme::Fixed => own,
+            Scheme::SemiHard => [0.0, own[0] + own[1], own[2]],
+            Scheme::Random | Scheme::InBatch => [0.0, 0.0, 1.0],
+        };
+        let narrowed = |own: TierBand| TierBand {
+            lo: larger(own.lo, Some(band.lo).filter(|lo| lo.is_finite())),
+            hi: larger(own.hi.map(|hi| -hi), Some(-band.hi).filter(|hi| hi.is_finite())).map(|hi| -hi),
+            margin: larger(own.margin, band.margin),
+            ratio: larger(own.ratio.map(|ratio| -ratio), band.ratio.map(|ratio| -ratio)).map(|ratio| -ratio),
+            ranks: own.ranks,
+        };
+        Force {
+            scheme,
+            temperature,
+            margin,
+            shares,
+            negatives: if scheme == Scheme::InBatch { 0 } else { self.config.negatives },
+            aims: [
+                Aim { tier: Tier::Hard, band: narrowed(tiers.hard.band), select: tiers.hard.select },
+                Aim { tier: Tier::SemiHard, band: narrowed(tiers.semi_hard.band), select: tiers.semi_hard.select },
+                Aim { tier: Tier::Random, band: TierBand::default(), select: Selection::Uniform },
+            ],
         }
-        // What a source cannot give at all is asked of the others' random tier.
-        let random = self.aims()[2];
-        for source in 0..pools.len() {
-            for other in (0..pools.len()).filter(|other| *other != source) {
-                let want = std::mem::take(&mut taken.owed[source]);
-                let kept = std::mem::replace(&mut taken.owed[other], Vec::new());
-                taken.ask(&drawing, pools, other, &random, want)?;
-                taken.owed[source] = std::mem::replace(&mut taken.owed[other], kept);
-            }
-        }
-        Ok(taken)
     }
 
-    fn assemble(&self, batch: &Batch, positives: Vec<f32>, pools: &[(Pool, f64)], taken: Taken) -> Result<Draw> {
-        let rows = batch.rows();
-        let mut negatives = Vec::new();
-        for (query, row) in taken.rows.iter().enumerate() {
-            let mut row = row.clone();
-            // Within a tier and source hits come in order; what fell from another source joins the random ones.
-            row.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(super::guards::by_score(&a.2, &b.2)));
-            for (tier, source, hit) in row {
-                let pool = &pools[source].0;
-                let DrawnKey { source, key, id, .. } = pool.drawn(hit.key);
-                let age = pool.age(hit.key, self.step);
-                negatives.push(Negative { query, source, key, id, tier, score: hit.score, age });
-            }
+    /// What each guard rejects of the corpus and the bank, at the steps at which that is counted.
+    fn audit(&self, batch: &Batch, positives: &[f32], pools: &[(Pool, f64)]) -> Result<Option<Vec<Rejected>>> {
+        let steps = self.config.statistics.audit_steps;
+        if steps == 0 || !self.step.is_multiple_of(steps) {
+            return Ok(None);
         }
-        let short = (0..rows).filter(|row| taken.rows[*row].len() < taken.asked.iter().sum::<usize>()).count();
-        let (keys, extra, shared) = self.extra_keys(&negatives, batch, pools);
-        let draw = Draw {
+        let mut all = Vec::new();
+        for (pool, _) in pools.iter().filter(|(pool, _)| pool.lists.is_none()) {
+            let mut spec = TopK::new(0)
+                .metric(self.config.metric.into())
+                .positive_scores(positives.to_vec())
+                .margin(-self.config.guards.above)
+                .exclude_keys(pool.blocked.clone())
+                .count_rejected(true);
+            if let (Some(keys), Some(queries)) = (pool.groups(), batch.query_groups) {
+                spec = spec.exclude_groups(queries.to_vec(), keys.clone());
+            }
+            all.extend(self.device.top_k(&spec, batch.queries, pool.rows)?.rejected.unwrap_or_default());
+        }
+        Ok(Some(all))
+    }
+
+    fn assemble(
+        &self,
+        batch: &Batch,
+        positives: Vec<f32>,
+        pools: &[(Pool, f64)],
+        taken: Taken,
+        force: Force,
+        audit: Option<Vec<Rejected>>,
+    ) -> Result<Draw> {
+        let rows = batch.rows();
+        let negatives = taken.negatives(pools, self.step);
+        let all: usize = taken.asked.iter().sum();
+        let extra = Extra::of(&negatives, batch, pools, self.config.loss.shared);
+        let suspects = audit.as_ref().map(|rows| rows.iter().map(|row| row.get(Rule::Margin)).sum());
+        let mut draw = Draw {
             step: self.step,
+            scheme: force.scheme,
             rows,
             asked: taken.asked.map(|count| (count * rows) as u64),
-            shares: normalised(taken.shares),
-            short_rows: short as u64,
+            shares: normalised(force.shares),
+            short_rows: taken.rows.iter().filter(|row| row.len() < all).count() as u64,
+            starved_rows: taken.starved.iter().filter(|starved| **starved).count() as u64,
             duplicates: taken.duplicates,
-            info_nce: InfoNce::new(0.05),
+            rejected: audit.map(|rows| statistics::rejected(&rows)),
+            suspects,
+            band: force.aims[0].band,
+            sources_keys: pools.iter().map(|(pool, _)| pool.rows.rows()).sum(),
+            info_nce: InfoNce::new(force.temperature),
             negatives,
             positives,
-            keys,
-            extra,
+            keys: extra.keys,
+            extra: extra.places,
+            use_keys: extra.use_keys,
         };
-        let info_nce = self.info_nce(&draw, batch, shared)?;
-        Ok(Draw { info_nce, ..draw })
+        draw.info_nce = self.info_nce(&draw, batch, extra.shared, force.margin)?;
+        Ok(draw)
     }
 
-    /// Every drawn key once, those that serve all rows first, and how many these are; and the place of each negative.
-    fn extra_keys(
-        &self,
-        negatives: &[Negative],
-        batch: &Batch,
-        pools: &[(Pool, f64)],
-    ) -> (Vec<DrawnKey>, Vec<usize>, usize) {
-        let pool = |source: Source| &pools.iter().find(|(pool, _)| pool.source == source).expect("drawn from it").0;
-        let place = |negative: &Negative| (negative.source, negative.key);
-        let mut found: Vec<(Source, usize)> = negatives.iter().map(place).collect();
-        found.sort_unstable();
-        found.dedup();
-        let excluded: std::collections::BTreeSet<i64> = match batch.excluded {
-            Some(lists) => {
-                let corpus = pools.iter().find(|(pool, _)| pool.source == Source::Corpus).map(|(pool, _)| pool);
-                let rows = (0..lists.rows()).flat_map(|row| lists.get(row).iter().copied());
-                rows.map(|key| corpus.and_then(|pool| pool.id(key)).unwrap_or(key as i64)).collect()
-            }
-            None => Default::default(),
-        };
-        // Listed keys are their query's own, and a key that is excluded for one query cannot serve all.
-        let serves_all = |(source, key): &(Source, usize)| {
-            self.config.loss.shared
-                && *source != Source::Listed
-                && pool(*source).id(*key).is_none_or(|id| !excluded.contains(&id))
-        };
-        let (all, some): (Vec<_>, Vec<_>) = found.into_iter().partition(serves_all);
-        let shared = all.len();
-        let order: Vec<(Source, usize)> = all.into_iter().chain(some).collect();
-        let places: std::collections::HashMap<_, _> = order.iter().copied().zip(0..).collect();
-        let extra = negatives.iter().map(|negative| places[&place(negative)]).collect();
-        (order.into_iter().map(|(source, key)| pool(source).drawn(key)).collect(), extra, shared)
-    }
-
-    fn info_nce(&self, draw: &Draw, batch: &Batch, shared: usize) -> Result<InfoNce> {
-        let loss = &self.config.loss;
+    fn info_nce(&self, draw: &Draw, batch: &Batch, shared: usize, margin: f32) -> Result<InfoNce> {
         let groups: Option<Vec<i64>> = draw.keys.iter().map(|key| key.group).collect();
         let guard = Guard {
             above: Some(self.config.guards.above),
@@ -276,61 +393,46 @@ impl Sampler {
             duplicates: true,
             ..Guard::default()
         };
-        Ok(InfoNce::new(loss.temperature as f32)
+        let lists = draw.lists();
+        let spec = InfoNce::new(draw.info_nce.temperature)
             .metric(self.config.metric.into())
-            .directions(loss.directions()?)
-            .margin(loss.margin as f32)
-            .guard(guard)
-            .listed(draw.lists(), shared))
+            .directions(self.config.loss.directions()?)
+            .margin(margin)
+            .guard(guard);
+        let Some(weights) = self.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
+            return Ok(spec.listed(lists, shared));
+        };
+        // A key that is not known elsewhere was never measured.
+        let use_keys: Vec<usize> = draw.use_keys.iter().map(|key| key.unwrap_or(usize::MAX)).collect();
+        let rows = weights.rows(&lists, &use_keys)?;
+        Ok(spec.listed(lists, shared).weights(rows))
     }
 }
 
-/// What the tiers took so far.
-struct Taken {
-    /// Per query: tier, place of the pool, key and score.
-    rows: Vec<Vec<(Tier, usize, Hit)>>,
-    /// Per pool and query: negatives that were asked of the pool and that it has not given yet.
-    owed: Vec<Vec<usize>>,
-    /// Negatives that a query asks of each tier.
-    asked: [usize; 3],
+/// What a scheme asks for at a step.
+pub(super) struct Force {
+    pub(super) scheme: Scheme,
+    temperature: f32,
+    margin: f32,
     shares: [f64; 3],
-    duplicates: u64,
+    negatives: usize,
+    aims: [Aim; 3],
 }
 
-impl Taken {
-    fn new(rows: usize, pools: usize, asked: [usize; 3], shares: [f64; 3]) -> Self {
-        let asked = if pools == 0 { [0; 3] } else { asked };
-        Taken { rows: vec![Vec::new(); rows], owed: vec![vec![0; rows]; pools], asked, shares, duplicates: 0 }
+/// The larger of two bounds, either of which may be absent.
+fn larger(a: Option<f32>, b: Option<f32>) -> Option<f32> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
     }
+}
 
-    /// Asks a pool for keys; what it does not give it owes.
-    fn ask(
-        &mut self,
-        drawing: &Drawing,
-        pools: &mut [(Pool, f64)],
-        source: usize,
-        aim: &Aim,
-        mut want: Vec<usize>,
-    ) -> Result<()> {
-        let (found, duplicates) = drawing.draw(&mut pools[source].0, aim, &want)?;
-        self.duplicates += duplicates;
-        for (row, hits) in found.into_iter().enumerate() {
-            want[row] -= hits.len();
-            for hit in hits {
-                // The query does not get the same key again, here or elsewhere.
-                let id = pools[source].0.id(hit.key);
-                pools[source].0.refused[row].insert(hit.key);
-                for (pool, _) in pools.iter_mut() {
-                    if let Some(key) = id.and_then(|id| pool.find(id)) {
-                        pool.refused[row].insert(key);
-                    }
-                }
-                self.rows[row].push((aim.tier, source, hit));
-            }
-        }
-        self.owed[source] = want;
-        Ok(())
-    }
+/// The tiers' shares where a curriculum names some: those it does not name keep theirs, the named ones share the rest.
+fn with_named(own: [f64; 3], named: &std::collections::BTreeMap<String, f64>) -> [f64; 3] {
+    let own = normalised(own);
+    let named = Tier::ALL.map(|tier| named.get(tier.name()).copied());
+    let kept: f64 = own.iter().zip(named).filter(|(_, named)| named.is_none()).map(|(own, _)| own).sum();
+    std::array::from_fn(|tier| named[tier].map_or(own[tier], |share| share * (1.0 - kept)))
 }
 
 /// A batch whose keys have no ids would meet its own positives among the keys of a source.

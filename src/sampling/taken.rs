@@ -1,0 +1,149 @@
+//! The tiers at work: who is asked for how many keys, and what was taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::draw::{Batch, DrawnKey, Negative};
+use super::guards::{Aim, Drawing, Hit, by_score, use_key};
+use super::pool::Pool;
+use super::record::Source;
+use super::tiers::{self, Tier};
+use crate::error::Result;
+
+/// What the tiers took so far.
+pub(super) struct Taken {
+    /// Per query: tier, place of the pool, key and score.
+    pub(super) rows: Vec<Vec<(Tier, usize, Hit)>>,
+    /// Per pool and query: negatives that were asked of the pool and that it has not given yet.
+    owed: Vec<Vec<usize>>,
+    /// Negatives that a query asks of each tier.
+    pub(super) asked: [usize; 3],
+    pub(super) duplicates: u64,
+    /// Whether a band gave a query less than its tier was asked for.
+    pub(super) starved: Vec<bool>,
+}
+
+impl Taken {
+    /// Lets the tiers draw `asked` negatives for each query from the pools, by the pools' shares.
+    pub(super) fn take(
+        drawing: &Drawing,
+        pools: &mut [(Pool, f64)],
+        aims: &[Aim; 3],
+        asked: [usize; 3],
+    ) -> Result<Taken> {
+        let rows = drawing.batch.rows();
+        let asked = if pools.is_empty() { [0; 3] } else { asked };
+        let owed = vec![vec![0; rows]; pools.len()];
+        let mut taken = Taken { rows: vec![Vec::new(); rows], owed, asked, duplicates: 0, starved: vec![false; rows] };
+        let shares: Vec<f64> = pools.iter().map(|(_, share)| *share).collect();
+        for (aim, cells) in aims.iter().zip(tiers::allocate(asked, &shares)) {
+            for (source, count) in cells.into_iter().enumerate() {
+                let want: Vec<usize> = taken.owed[source].iter().map(|owed| owed + count).collect();
+                taken.ask(drawing, pools, source, aim, want)?;
+            }
+            if aim.tier != Tier::Random {
+                for (row, starved) in taken.starved.iter_mut().enumerate() {
+                    *starved |= taken.owed.iter().any(|owed| owed[row] > 0);
+                }
+            }
+        }
+        // What a source cannot give at all is asked of the others' random tier.
+        let [_, _, random] = aims;
+        for source in 0..pools.len() {
+            for other in (0..pools.len()).filter(|other| *other != source) {
+                let want = std::mem::take(&mut taken.owed[source]);
+                let kept = std::mem::take(&mut taken.owed[other]);
+                taken.ask(drawing, pools, other, random, want)?;
+                taken.owed[source] = std::mem::replace(&mut taken.owed[other], kept);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The negatives in the order of [`Draw::negatives`](super::Draw::negatives).
+    pub(super) fn negatives(&self, pools: &[(Pool, f64)], step: u64) -> Vec<Negative> {
+        let mut negatives = Vec::new();
+        for (query, row) in self.rows.iter().enumerate() {
+            let mut row = row.clone();
+            // Within a tier and source hits come in order; what fell from another source joins the random ones.
+            row.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(by_score(&a.2, &b.2)));
+            for (tier, source, hit) in row {
+                let pool = &pools[source].0;
+                let DrawnKey { source, key, id, .. } = pool.drawn(hit.key);
+                let age = pool.age(hit.key, step);
+                negatives.push(Negative { query, source, key, id, tier, score: hit.score, age });
+            }
+        }
+        negatives
+    }
+
+    /// Asks a pool for keys; what it does not give it owes.
+    fn ask(
+        &mut self,
+        drawing: &Drawing,
+        pools: &mut [(Pool, f64)],
+        source: usize,
+        aim: &Aim,
+        mut want: Vec<usize>,
+    ) -> Result<()> {
+        let (found, duplicates) = drawing.draw(&mut pools[source].0, aim, &want)?;
+        self.duplicates += duplicates;
+        for (row, hits) in found.into_iter().enumerate() {
+            want[row] -= hits.len();
+            for hit in hits {
+                // The query does not get the same key again, here or elsewhere.
+                let id = pools[source].0.id(hit.key);
+                pools[source].0.refused[row].insert(hit.key);
+                for (pool, _) in pools.iter_mut() {
+                    if let Some(key) = id.and_then(|id| pool.find(id)) {
+                        pool.refused[row].insert(key);
+                    }
+                }
+                self.rows[row].push((aim.tier, source, hit));
+            }
+        }
+        self.owed[source] = want;
+        Ok(())
+    }
+}
+
+/// Every drawn key once.
+pub(super) struct Extra {
+    /// Those that serve all rows first.
+    pub(super) keys: Vec<DrawnKey>,
+    /// How many serve all rows.
+    pub(super) shared: usize,
+    /// The place of each negative.
+    pub(super) places: Vec<usize>,
+    /// Per key, what its use is counted under.
+    pub(super) use_keys: Vec<Option<usize>>,
+}
+
+impl Extra {
+    pub(super) fn of(negatives: &[Negative], batch: &Batch, pools: &[(Pool, f64)], shared: bool) -> Extra {
+        let find = |source: Source| pools.iter().map(|(pool, _)| pool).find(|pool| pool.source == source);
+        let pool = |source: Source| find(source).expect("a key was drawn from it");
+        let place = |negative: &Negative| (negative.source, negative.key);
+        let mut found: Vec<(Source, usize)> = negatives.iter().map(place).collect();
+        found.sort_unstable();
+        found.dedup();
+        let mut excluded = BTreeSet::new();
+        if let Some(lists) = batch.excluded {
+            let id = |key: usize| find(Source::Corpus).and_then(|pool| pool.id(key)).unwrap_or(key as i64);
+            excluded.extend((0..lists.rows()).flat_map(|row| lists.get(row).iter().copied()).map(id));
+        }
+        // Listed keys are their query's own, and a key that is excluded for one query cannot serve all.
+        let serves_all = |(source, key): &(Source, usize)| {
+            shared && *source != Source::Listed && pool(*source).id(*key).is_none_or(|id| !excluded.contains(&id))
+        };
+        let (all, some): (Vec<_>, Vec<_>) = found.into_iter().partition(serves_all);
+        let shared = all.len();
+        let order: Vec<(Source, usize)> = all.into_iter().chain(some).collect();
+        let places: BTreeMap<(Source, usize), usize> = order.iter().copied().zip(0..).collect();
+        Extra {
+            keys: order.iter().map(|(source, key)| pool(*source).drawn(*key)).collect(),
+            shared,
+            places: negatives.iter().map(|negative| places[&place(negative)]).collect(),
+            use_keys: order.iter().map(|(source, key)| pool(*source).id(*key).map(use_key)).collect(),
+        }
+    }
+}
