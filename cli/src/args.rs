@@ -23,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Mine negatives: for each query, k keys of the corpus inside a score band
     Mine(Box<MineArgs>),
+    /// Draw negatives as a training run would, step after step, from a sampler's configuration
+    Sample(Box<SampleArgs>),
     /// Compute the InfoNCE loss of a batch and its gradients
     Loss(Box<LossArgs>),
     /// Evaluate retrieval: recall, MRR, nDCG, alignment and uniformity. Ties count in favour of the positive
@@ -136,6 +138,57 @@ pub(crate) struct MineArgs {
     /// Keep finished blocks in OUT.partial/ and go on from those that are there
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Report as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cosmine sample`.
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// The sampler's configuration, .toml or .json
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: PathBuf,
+    /// Embeddings of the queries; FILE:NAME picks a tensor or column
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) queries: PathBuf,
+    /// Embeddings of the corpus; FILE:NAME picks a tensor or column
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) corpus: PathBuf,
+    /// Where the negatives go, a line each: .parquet or .jsonl; - writes jsonl to standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: PathBuf,
+    /// `aligned` (row i with row i), .npy int64 [rows], or (query, key) pairs as .tsv or .parquet. A query's first
+    /// positive is its pair, the others are never drawn
+    #[arg(long, default_value = "aligned", value_name = "aligned|FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) positives: PathBuf,
+    /// Corpus rows listed for queries, the source `listed`: (query, key) pairs as .tsv or .parquet
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) listed: Option<PathBuf>,
+    /// Group of each query, .npy of integers; keys of the query's own group are left out
+    #[arg(long, value_name = "FILE", requires = "corpus_groups", value_hint = ValueHint::FilePath)]
+    pub(crate) query_groups: Option<PathBuf>,
+    /// Group of each corpus row, .npy of integers
+    #[arg(long, value_name = "FILE", requires = "query_groups", value_hint = ValueHint::FilePath)]
+    pub(crate) corpus_groups: Option<PathBuf>,
+    /// Id of each query, .npy of integers, which numbers it in draws; its row without
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_ids: Option<PathBuf>,
+    /// Id of each corpus row, .npy of integers: rows with one id are one key; its row without
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) corpus_ids: Option<PathBuf>,
+    /// Steps to draw for, as in 0..10 (ten steps), or one step
+    #[arg(long, default_value = "0..1", value_name = "FROM..TO", value_parser = parse::steps)]
+    pub(crate) steps: std::ops::Range<u64>,
+    /// Queries per step, taken in turn; 0 takes all
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    pub(crate) batch: usize,
+    /// Write a record per step into FILE, one JSON object a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) log: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     /// Report as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,

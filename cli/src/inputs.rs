@@ -66,6 +66,11 @@ fn indexed_positives(path: &Path, queries: usize, keys: usize) -> Result<Positiv
 }
 
 fn listed_positives(path: &Path, queries: usize, keys: usize) -> Result<Positives, Failure> {
+    listed(path, queries, keys).map(Positives::Lists)
+}
+
+/// The keys that a file of (query, key) pairs lists for each query.
+pub(crate) fn listed(path: &Path, queries: usize, keys: usize) -> Result<Lists, Failure> {
     let pairs = files::read_pairs(path)?;
     if let Some((query, key)) = pairs.iter().find(|(query, key)| *query >= queries || *key >= keys) {
         return Err(Failure::input(format!(
@@ -73,7 +78,7 @@ fn listed_positives(path: &Path, queries: usize, keys: usize) -> Result<Positive
             path.display()
         )));
     }
-    Ok(Positives::Lists(Lists::from_pairs(queries, pairs)?))
+    Ok(Lists::from_pairs(queries, pairs)?)
 }
 
 /// A group per row.

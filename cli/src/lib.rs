@@ -15,6 +15,7 @@ mod parse;
 mod progress;
 mod report;
 mod run_report;
+mod sample;
 mod statistics;
 mod temporary;
 
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Mine(args) => mine::run(args),
+        Command::Sample(args) => sample::run(args),
         Command::Loss(args) => loss::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => run_report::run(args),

@@ -13,6 +13,24 @@ pub(crate) struct Interval {
     pub(crate) hi: f32,
 }
 
+/// `FROM..TO`: the steps from the first up to, not with, the second; or one step.
+pub(crate) fn steps(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let number = |text: &str| {
+        text.trim().parse::<u64>().map_err(|_| format!("`{text}` is not a step; write 0..10, or one step"))
+    };
+    let steps = match text.split_once("..") {
+        Some((from, to)) => number(from)?..number(to)?,
+        None => {
+            let step = number(text)?;
+            step..step.checked_add(1).ok_or("the last step there is")?
+        }
+    };
+    match steps.is_empty() {
+        true => Err(format!("`{text}` holds no step")),
+        false => Ok(steps),
+    }
+}
+
 /// `LO..HI`, `LO..` or `..HI`.
 pub(crate) fn band(text: &str) -> Result<Interval, String> {
     let (lo, hi) = text.split_once("..").ok_or("write LO..HI, as in 0.2..0.8; either end may be left out")?;

@@ -324,7 +324,9 @@ impl SamplerConfig {
             }
         }
         self.curriculum.validate()?;
-        if let Some(name) = self.curriculum.shares.keys().find(|name| Tier::ALL.iter().all(|tier| tier.name() != **name)) {
+        if let Some(name) =
+            self.curriculum.shares.keys().find(|name| Tier::ALL.iter().all(|tier| tier.name() != **name))
+        {
             let reason = format!("`{name}` is none of the tiers hard, semi_hard, random");
             return Err(Error::spec("curriculum.shares", reason));
         }

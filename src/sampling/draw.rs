@@ -238,7 +238,8 @@ pub struct Draw {
     pub shares: [f64; 3],
     /// Queries that got fewer negatives than they asked for.
     pub short_rows: u64,
-    /// Queries for which a tier's band could not give what the tier was asked for.
+    /// Queries for which a tier's band could not give what the tier was asked for, of the corpus, or without one of the
+    /// bank.
     pub starved_rows: u64,
     /// Keys that were dropped as duplicates of the query's positive.
     pub duplicates: u64,

@@ -3,14 +3,13 @@
 use super::bank::Bank;
 use super::draw::{Batch, Draw};
 use super::gradient_mass::{DrawnPair, GradientMass};
-use super::record::{BandRecord, Event, Source, StepRecord};
+use super::record::{BandRecord, Source, StepRecord};
 use super::sampler::Sampler;
 use super::statistics::{self, AskedTier};
 use super::sums::Mean;
 use super::tiers::Tier;
 use super::trouble::Health;
 use crate::error::{Error, Result};
-use crate::matrix::Rows;
 use crate::output::{Gradients, Loss};
 use crate::spec::{Lists, Metric, NonFinite};
 
@@ -41,17 +40,12 @@ impl Sampler {
     /// # Errors
     /// [`Error::Spec`] where the draw is not of this step; [`Error::Shape`] where batch and loss are not the draw's; what
     /// the device says. After an error of the device the step is not over.
-    pub fn observe(
-        &mut self,
-        draw: &Draw,
-        batch: &Batch,
-        loss: &Loss,
-        gradients: &Gradients,
-    ) -> Result<StepRecord> {
+    pub fn observe(&mut self, draw: &Draw, batch: &Batch, loss: &Loss, gradients: &Gradients) -> Result<StepRecord> {
         self.check(draw, batch)?;
         if loss.rows.len() != draw.rows || loss.negative_influence.len() != draw.keys.len() {
             let (rows, keys) = (loss.rows.len(), loss.negative_influence.len());
-            let reason = format!("of {rows} rows and {keys} extra keys, drawn were {} and {}", draw.rows, draw.keys.len());
+            let reason =
+                format!("of {rows} rows and {keys} extra keys, drawn were {} and {}", draw.rows, draw.keys.len());
             return Err(Error::shape("loss", reason));
         }
         let scores: Vec<f32> = draw.negatives.iter().map(|negative| negative.score).collect();
@@ -169,7 +163,11 @@ impl Sampler {
         self.usage.record(self.step, draw.extra.iter().filter_map(|extra| draw.use_keys[*extra]));
         let uses: Vec<f64> = self.usage.counts(self.step).map(|(_, uses)| uses).collect();
         record.usage = statistics::usage(&uses, draw.sources_keys.max(uses.len()))?;
-        Ok(record.usage.as_ref().filter(|_| !draw.negatives.is_empty()).map(|usage| usage.effective_keys / uses.len() as f64))
+        Ok(record
+            .usage
+            .as_ref()
+            .filter(|_| !draw.negatives.is_empty())
+            .map(|usage| usage.effective_keys / uses.len() as f64))
     }
 
     fn enqueue(&mut self, batch: &Batch) -> Result<()> {

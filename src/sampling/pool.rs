@@ -134,7 +134,17 @@ impl<'a> Pool<'a> {
             Ids::Given(ids, by_id)
         });
         let refused = vec![BTreeSet::new(); batch.rows()];
-        let mut pool = Pool { source, rows, ids, groups: None, embedded_at: None, blocked, refused, lists: None, candidates: None };
+        let mut pool = Pool {
+            source,
+            rows,
+            ids,
+            groups: None,
+            embedded_at: None,
+            blocked,
+            refused,
+            lists: None,
+            candidates: None,
+        };
         for key in batch.key_ids.into_iter().flatten().filter_map(|id| pool.find(*id)).collect::<Vec<_>>() {
             pool.blocked.insert(key);
         }

@@ -113,6 +113,12 @@ impl Sampler {
         self.step
     }
 
+    /// Goes on from another step, with all else as it is: for a run that begins late, or to draw for one step alone.
+    pub fn start_at(mut self, step: u64) -> Self {
+        self.step = step;
+        self
+    }
+
     /// The scheme in force.
     pub fn scheme(&self) -> Scheme {
         self.safety.scheme()
@@ -218,7 +224,8 @@ impl Sampler {
                 Source::Bank => self.bank.as_ref().map(|bank| bank.rows() as &dyn Rows),
                 Source::InBatch => None,
             };
-            let missing = || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", key.source.name()));
+            let missing =
+                || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", key.source.name()));
             Ok((rows.ok_or_else(missing)?, key.key))
         };
         let rows = draw.keys.iter().map(rows).collect::<Result<Vec<_>>>()?;
@@ -232,7 +239,9 @@ impl Sampler {
             return Ok(curriculum);
         }
         let pools = self.pools(batch, corpus, &self.in_force())?;
-        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else { return Ok(curriculum) };
+        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else {
+            return Ok(curriculum);
+        };
         let rows = batch.rows().min(PLACED_BY);
         let groups = pool.groups().zip(batch.query_groups);
         let exclude = Exclude {
@@ -276,8 +285,12 @@ impl Sampler {
             pools.push((pool, shares.listed));
         }
         if let Some(cap) = self.config.usage.cap {
-            let capped: Vec<i64> =
-                self.usage.counts(self.step).filter(|(_, uses)| *uses >= cap).map(|(key, _)| key as u64 as i64).collect();
+            let capped: Vec<i64> = self
+                .usage
+                .counts(self.step)
+                .filter(|(_, uses)| *uses >= cap)
+                .map(|(key, _)| key as u64 as i64)
+                .collect();
             pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
         }
         Ok(pools)

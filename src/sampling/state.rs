@@ -1,0 +1,57 @@
+//! The whole state of a sampler, as it goes to a file.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::SamplerConfig;
+use super::{Averages, BankState, Curriculum, Event, Safety, Usage, Weights};
+use crate::error::{Error, Result};
+
+/// All that a sampler needs to go on exactly where it stood: [`Sampler::save`](super::Sampler::save) gives it,
+/// [`Sampler::restore`](super::Sampler::restore) takes it. A file keeps every bit.
+///
+/// ```
+/// use cosmine::Device;
+/// use cosmine::sampling::{Sampler, SamplerConfig, SamplerState};
+/// let device = Device::cpu();
+/// let sampler = Sampler::new(&device, SamplerConfig::default())?.start_at(40);
+/// let text = sampler.save()?.to_json()?;
+/// let again = Sampler::restore(&device, SamplerState::from_json(&text)?)?;
+/// assert_eq!(again.step(), 40);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplerState {
+    pub(super) config: SamplerConfig,
+    pub(super) step: u64,
+    pub(super) averages: Averages,
+    pub(super) curriculum: Curriculum,
+    pub(super) usage: Usage,
+    pub(super) weights: Option<Weights>,
+    pub(super) safety: Safety,
+    pub(super) bank: Option<BankState>,
+    pub(super) events: Vec<Event>,
+}
+
+impl SamplerState {
+    /// The step that the next draw is for.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The state as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where a value cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::spec("state", error.to_string()))
+    }
+
+    /// Reads a state from JSON.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where the text is no state.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::spec("state", error.to_string()))
+    }
+}

@@ -18,7 +18,7 @@ pub(super) struct Taken {
     /// Negatives that a query asks of each tier.
     pub(super) asked: [usize; 3],
     pub(super) duplicates: u64,
-    /// Whether a band gave a query less than its tier was asked for.
+    /// Whether a band gave a query less of the first source than its tier was asked for.
     pub(super) starved: Vec<bool>,
 }
 
@@ -40,10 +40,10 @@ impl Taken {
                 let want: Vec<usize> = taken.owed[source].iter().map(|owed| owed + count).collect();
                 taken.ask(drawing, pools, source, aim, want)?;
             }
-            if aim.tier != Tier::Random {
-                for (row, starved) in taken.starved.iter_mut().enumerate() {
-                    *starved |= taken.owed.iter().any(|owed| owed[row] > 0);
-                }
+            // A few listed keys, or a young bank beside a corpus, are not what a band is judged by.
+            let main = pools.first().is_some_and(|(pool, _)| pool.lists.is_none());
+            if main && aim.tier != Tier::Random {
+                taken.starved.iter_mut().zip(&taken.owed[0]).for_each(|(starved, owed)| *starved |= *owed > 0);
             }
         }
         // What a source cannot give at all is asked of the others' random tier.

@@ -31,6 +31,11 @@ fn unknown_keys_are_errors_that_name_the_key() {
         "[tiers.random]\nband = {}",
         "[guards]\nabov = 0.5",
         "[loss]\ntau = 0.5",
+        "[curriculum]\ntau = 0.5",
+        "[bank]\nslot = 5",
+        "[usage]\ncup = 5",
+        "[safety]\nladders = []",
+        "[statistics]\nbin = 5",
     ] {
         let key = text.rsplit('\n').next().unwrap().split(' ').next().unwrap();
         let error = SamplerConfig::from_toml(text).unwrap_err();
@@ -60,20 +65,29 @@ fn every_wrong_value_is_a_typed_error() {
         ("tiers.semi_hard.select = { softmax = inf }", "tiers.semi_hard.select"),
         ("guards.above = inf", "guards.above"),
         ("guards.duplicates = nan", "guards.duplicates"),
-        ("loss.temperature = 0", "loss.temperature"),
-        ("loss.temperature = 1e-40", "loss.temperature"),
-        ("loss.margin = nan", "loss.margin"),
+        ("curriculum.temperature = 0", "temperature"),
+        ("curriculum.margin = nan", "margin"),
+        ("curriculum.shares = { easy = 1 }", "curriculum.shares"),
+        ("metric = 'dot'\ncurriculum.controller = {}", "curriculum.controller"),
+        ("bank.slots = 0", "bank.slots"),
+        ("usage.decay = 0", "usage.decay"),
+        ("weights.power = 2", "weights.power"),
+        ("safety.ladder = []", "safety.ladder"),
+        ("statistics.decay = 1", "statistics.decay"),
+        ("statistics.bins = 0", "statistics.bins"),
+        ("statistics.hi = -1", "statistics.lo"),
+        ("statistics.within = nan", "statistics.within"),
         ("loss.directions = 'kq,xx'", "loss.directions"),
         ("loss.directions = ''", "loss.directions"),
         ("negatives = -1", "config"),
         ("metric = 'l2'", "config"),
     ] {
-        match SamplerConfig::from_toml(text) {
+        match SamplerConfig::from_toml(text).and_then(|config| Sampler::new(&Device::cpu(), config)).map(|_| ()) {
             Err(Error::Spec { argument: found, .. }) => assert_eq!(found, argument, "{text}"),
             other => panic!("{text}: {other:?}"),
         }
     }
     let mut config = SamplerConfig::default();
-    config.loss.temperature = -1.0;
+    config.curriculum.temperature = (-1.0).into();
     assert!(Sampler::new(&Device::cpu(), config).is_err());
 }

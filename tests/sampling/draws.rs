@@ -62,8 +62,7 @@ pub(crate) fn with<T>(world: &World, run: impl FnOnce(&Batch, &Corpus) -> T) -> 
 }
 
 pub(crate) fn draw(device: &Device, config: &SamplerConfig, world: &World, step: u64) -> Draw {
-    let mut sampler = Sampler::new(device, config.clone()).unwrap();
-    (0..step).for_each(|_| sampler.advance());
+    let mut sampler = Sampler::new(device, config.clone()).unwrap().start_at(step);
     with(world, |batch, corpus| sampler.draw(batch, Some(corpus))).unwrap()
 }
 
@@ -100,7 +99,7 @@ fn random_tier(rng: &mut StdRng) -> TierConfig {
 /// A random configuration over all sources, tiers and guards.
 pub(crate) fn random_config(rng: &mut StdRng) -> SamplerConfig {
     let sources = match rng.random_range(0..3) {
-        0 => SourceShares { corpus: 1.0, bank: 0.0, listed: 0.0 },
+        0 => SourceShares::default(),
         1 => SourceShares { corpus: 0.0, bank: 0.0, listed: 1.0 },
         _ => SourceShares { corpus: 0.6, bank: 0.0, listed: 0.4 },
     };

@@ -6,3 +6,4 @@ mod common;
 mod brute;
 mod config;
 mod draws;
+mod run;

@@ -41,4 +41,4 @@ pub use npy::{KeySet, read_indices, read_mask_or_indices, write_npy};
 pub(crate) use open::path_of;
 pub use open::{OpenOptions, open};
 pub use pairs::read_pairs;
-pub use write::{NeighbourBlock, Writer};
+pub use write::{DrawLine, NeighbourBlock, Writer, write_draws, write_text};

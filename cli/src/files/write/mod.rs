@@ -1,5 +1,6 @@
 //! Writers for mined negatives: parquet, jsonl and npz.
 
+mod draws;
 mod jsonl;
 mod npz;
 mod parquet;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cosmine::{Neighbours, Result};
 
+pub use self::draws::{DrawLine, write_draws, write_text};
 use self::jsonl::Jsonl;
 use self::npz::Npz;
 use self::parquet::Parquet;

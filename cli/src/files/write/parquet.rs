@@ -102,7 +102,7 @@ impl Parquet {
     }
 }
 
-fn write_column<T: DataType, W: std::io::Write + Send>(
+pub(super) fn write_column<T: DataType, W: std::io::Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
 ) -> std::result::Result<(), ParquetError> {
