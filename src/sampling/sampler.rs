@@ -4,15 +4,16 @@ use std::time::Instant;
 
 use super::bank::Bank;
 use super::config::SamplerConfig;
-use super::curriculum::{Curriculum, Setting};
+use super::curriculum::Curriculum;
 use super::draw::{Batch, Corpus, Draw, DrawnKey, gather};
-use super::guards::{Aim, Drawing};
+use super::force::Force;
+use super::guards::Drawing;
 use super::pool::Pool;
 use super::record::{Event, Source};
 use super::safety::{Safety, Scheme};
 use super::state::SamplerState;
 use super::taken::{Extra, Taken};
-use super::tiers::{self, Selection, Tier, TierBand};
+use super::tiers::{normalised, tier_counts};
 use super::usage::Usage;
 use super::weights::Weights;
 use super::{Averages, statistics};
@@ -20,7 +21,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
 use crate::output::{Rejected, Rule};
-use crate::spec::{Exclude, Groups, Guard, Histogram, InfoNce, Lists, Metric, NonFinite, TopK};
+use crate::spec::{Guard, InfoNce, Lists, Metric, NonFinite};
 
 /// Chooses the negatives of a training run, step after step.
 ///
@@ -74,11 +75,6 @@ pub struct Sampler {
     pub(super) began: Instant,
     pub(super) mining_seconds: f64,
 }
-
-/// Queries whose scores place the controller's band: quantiles need no more.
-const PLACED_BY: usize = 16;
-/// Bins of the histogram that places it.
-const PLACING_BINS: usize = 400;
 
 impl Sampler {
     /// A sampler at step 0.
@@ -191,7 +187,7 @@ impl Sampler {
         // The controller needs the sources' scores before the band is known.
         let placed = self.place(batch, corpus)?;
         self.curriculum = placed;
-        let force = self.in_force();
+        let force = Force::of(self.scheme(), &self.config, &self.curriculum, self.step);
         let mut pools = self.pools(batch, corpus, &force)?;
         let drawing = Drawing {
             device: &self.device,
@@ -203,7 +199,7 @@ impl Sampler {
             positives: &positives,
             usage: &self.usage,
         };
-        let counts = tiers::tier_counts(force.negatives, force.shares, self.config.tiers.random.floor);
+        let counts = tier_counts(force.negatives, force.shares, self.config.tiers.random.floor);
         let taken = Taken::take(&drawing, &mut pools, &force.aims, counts)?;
         let audit = self.audit(batch, &positives, &pools)?;
         let draw = self.assemble(batch, positives, &pools, taken, force, audit)?;
@@ -230,132 +226,6 @@ impl Sampler {
         };
         let rows = draw.keys.iter().map(rows).collect::<Result<Vec<_>>>()?;
         gather(batch.queries.dim(), rows.into_iter())
-    }
-
-    /// The curriculum with its controller's band placed by the scores of the sources.
-    fn place(&self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Curriculum> {
-        let mut curriculum = self.curriculum.clone();
-        if curriculum.controller().is_none() || self.scheme() != Scheme::Curriculum {
-            return Ok(curriculum);
-        }
-        let pools = self.pools(batch, corpus, &self.in_force())?;
-        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else {
-            return Ok(curriculum);
-        };
-        let rows = batch.rows().min(PLACED_BY);
-        let groups = pool.groups().zip(batch.query_groups);
-        let exclude = Exclude {
-            keys: Some(pool.blocked.clone().into()),
-            groups: groups.map(|(keys, queries)| Groups { queries: queries[..rows].to_vec(), keys: keys.clone() }),
-            ..Exclude::default()
-        };
-        let spec = Histogram::new(-1.0, 1.0, PLACING_BINS).exclude(exclude);
-        curriculum.place(&self.device.histogram(&spec, &batch.queries.read(0..rows)?, pool.rows)?);
-        Ok(curriculum)
-    }
-
-    /// The sources that have a share, and their shares. A bank that holds nothing has none.
-    fn pools<'a>(
-        &'a self,
-        batch: &Batch<'a>,
-        corpus: Option<&Corpus<'a>>,
-        force: &Force,
-    ) -> Result<Vec<(Pool<'a>, f64)>> {
-        let shares = self.config.sources;
-        let mut pools = Vec::new();
-        if force.negatives == 0 {
-            return Ok(pools);
-        }
-        if shares.corpus > 0.0 {
-            let Some(corpus) = corpus else {
-                return Err(Error::spec("sources.corpus", "has a share, and no corpus was given"));
-            };
-            need_ids(batch, "corpus")?;
-            pools.push((Pool::corpus(corpus, batch)?, shares.corpus));
-        }
-        if shares.bank > 0.0 {
-            need_ids(batch, "bank")?;
-            if let Some(bank) = self.bank.as_ref().filter(|bank| !bank.is_empty(self.step)) {
-                pools.push((Pool::bank(bank, self.step, batch, corpus), shares.bank));
-            }
-        }
-        if shares.listed > 0.0
-            && let Some(pool) = Pool::listed(batch, corpus)?
-        {
-            pools.push((pool, shares.listed));
-        }
-        if let Some(cap) = self.config.usage.cap {
-            let capped: Vec<i64> = self
-                .usage
-                .counts(self.step)
-                .filter(|(_, uses)| *uses >= cap)
-                .map(|(key, _)| key as u64 as i64)
-                .collect();
-            pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
-        }
-        Ok(pools)
-    }
-
-    /// What the scheme in force asks for at this step.
-    pub(super) fn in_force(&self) -> Force {
-        let scheme = self.scheme();
-        let Setting { temperature, margin, band, shares: named } = match scheme {
-            Scheme::Curriculum => self.curriculum.at(self.step),
-            _ => {
-                // As configured and constant: the values of step 0, without the controller and the band beside the tiers'.
-                let start = self.curriculum.at(0);
-                Setting { band: Default::default(), shares: Default::default(), ..start }
-            }
-        };
-        let tiers = &self.config.tiers;
-        let own = [tiers.hard.share, tiers.semi_hard.share, tiers.random.share];
-        let shares = match scheme {
-            Scheme::Curriculum => with_named(own, &named),
-            Scheme::Fixed => own,
-            Scheme::SemiHard => [0.0, own[0] + own[1], own[2]],
-            Scheme::Random | Scheme::InBatch => [0.0, 0.0, 1.0],
-        };
-        let narrowed = |own: TierBand| TierBand {
-            lo: larger(own.lo, Some(band.lo).filter(|lo| lo.is_finite())),
-            hi: larger(own.hi.map(|hi| -hi), Some(-band.hi).filter(|hi| hi.is_finite())).map(|hi| -hi),
-            margin: larger(own.margin, band.margin),
-            ratio: larger(own.ratio.map(|ratio| -ratio), band.ratio.map(|ratio| -ratio)).map(|ratio| -ratio),
-            ranks: own.ranks,
-        };
-        Force {
-            scheme,
-            temperature,
-            margin,
-            shares,
-            negatives: if scheme == Scheme::InBatch { 0 } else { self.config.negatives },
-            aims: [
-                Aim { tier: Tier::Hard, band: narrowed(tiers.hard.band), select: tiers.hard.select },
-                Aim { tier: Tier::SemiHard, band: narrowed(tiers.semi_hard.band), select: tiers.semi_hard.select },
-                Aim { tier: Tier::Random, band: TierBand::default(), select: Selection::Uniform },
-            ],
-        }
-    }
-
-    /// What each guard rejects of the corpus and the bank, at the steps at which that is counted.
-    fn audit(&self, batch: &Batch, positives: &[f32], pools: &[(Pool, f64)]) -> Result<Option<Vec<Rejected>>> {
-        let steps = self.config.statistics.audit_steps;
-        if steps == 0 || !self.step.is_multiple_of(steps) {
-            return Ok(None);
-        }
-        let mut all = Vec::new();
-        for (pool, _) in pools.iter().filter(|(pool, _)| pool.lists.is_none()) {
-            let mut spec = TopK::new(0)
-                .metric(self.config.metric.into())
-                .positive_scores(positives.to_vec())
-                .margin(-self.config.guards.above)
-                .exclude_keys(pool.blocked.clone())
-                .count_rejected(true);
-            if let (Some(keys), Some(queries)) = (pool.groups(), batch.query_groups) {
-                spec = spec.exclude_groups(queries.to_vec(), keys.clone());
-            }
-            all.extend(self.device.top_k(&spec, batch.queries, pool.rows)?.rejected.unwrap_or_default());
-        }
-        Ok(Some(all))
     }
 
     fn assemble(
@@ -420,45 +290,4 @@ impl Sampler {
         let rows = weights.rows(&lists, &use_keys)?;
         Ok(spec.listed(lists, shared).weights(rows))
     }
-}
-
-/// What a scheme asks for at a step.
-pub(super) struct Force {
-    pub(super) scheme: Scheme,
-    temperature: f32,
-    margin: f32,
-    shares: [f64; 3],
-    negatives: usize,
-    aims: [Aim; 3],
-}
-
-/// The larger of two bounds, either of which may be absent.
-fn larger(a: Option<f32>, b: Option<f32>) -> Option<f32> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.max(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-/// The tiers' shares where a curriculum names some: those it does not name keep theirs, the named ones share the rest.
-fn with_named(own: [f64; 3], named: &std::collections::BTreeMap<String, f64>) -> [f64; 3] {
-    let own = normalised(own);
-    let named = Tier::ALL.map(|tier| named.get(tier.name()).copied());
-    let kept: f64 = own.iter().zip(named).filter(|(_, named)| named.is_none()).map(|(own, _)| own).sum();
-    std::array::from_fn(|tier| named[tier].map_or(own[tier], |share| share * (1.0 - kept)))
-}
-
-/// A batch whose keys have no ids would meet its own positives among the keys of a source.
-fn need_ids(batch: &Batch, source: &str) -> Result<()> {
-    match batch.key_ids {
-        Some(_) => Ok(()),
-        None => {
-            Err(Error::spec("ids", format!("missing; without them the {source} could give a query its own positive")))
-        }
-    }
-}
-
-fn normalised(shares: [f64; 3]) -> [f64; 3] {
-    let sum: f64 = shares.iter().sum();
-    if sum > 0.0 { shares.map(|share| share / sum) } else { shares }
 }

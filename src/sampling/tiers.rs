@@ -132,6 +132,12 @@ pub fn split(total: usize, shares: &[f64]) -> Vec<usize> {
     counts
 }
 
+/// Shares with sum 1; all 0 where they are.
+pub(super) fn normalised(shares: [f64; 3]) -> [f64; 3] {
+    let sum: f64 = shares.iter().sum();
+    if sum > 0.0 { shares.map(|share| share / sum) } else { shares }
+}
+
 /// How many of `negatives` each tier is asked for: [`split`] by the shares, but random negatives are never fewer than
 /// `floor · negatives`, rounded up. Where they would be, the other tiers share the rest.
 pub(super) fn tier_counts(negatives: usize, shares: [f64; 3], floor: f64) -> [usize; 3] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cosmine::sampling::{
-    Batch, Corpus, Draw, Guards, RandomTier, Sampler, SamplerConfig, Selection, SourceShares, Tier, TierBand,
+    Batch, Corpus, Draw, Guards, RandomTier, Sampler, SamplerConfig, Selection, Source, SourceShares, Tier, TierBand,
     TierConfig, Tiers,
 };
 use cosmine::spec::Lists;
@@ -218,6 +218,35 @@ fn a_draw_does_not_depend_on_the_order_of_the_batch() {
         let found = of(&draw(&Device::cpu(), &config, &shuffled, 2));
         for (place, row) in order.into_iter().enumerate() {
             assert_eq!(found[place], straight[row]);
+        }
+    }
+}
+
+/// Lists that hold the whole corpus stand for the scan of it, with uses that cost keys their place too.
+#[test]
+fn candidates_of_all_keys_are_the_corpus() {
+    for seed in 0..16 {
+        let world = world(seed, 6, 90, Kind::Clustered, Dtype::F32);
+        let mut config = SamplerConfig { negatives: 8, ..random_config(&mut rng(seed)) };
+        config.usage.penalty = [0.0, 0.1][seed as usize % 2];
+        let all = Lists::from_rows((0..6).map(|_| 0..90));
+        let few = Lists::from_rows((0..6).map(|row| (0..90).filter(move |key| (key + row) % 3 == 0)));
+        let (mut scans, mut looks) =
+            (Sampler::new(&Device::cpu(), config.clone()).unwrap(), Sampler::new(&Device::cpu(), config).unwrap());
+        for _ in 0..3 {
+            with(&world, |batch, corpus| {
+                let scanned = scans.draw(batch, Some(corpus)).unwrap();
+                let narrow = looks.draw(&batch.candidates(&few), Some(corpus)).unwrap();
+                let outside = |one: &&cosmine::sampling::Negative| (one.key + one.query) % 3 != 0;
+                let banded =
+                    narrow.negatives.iter().filter(|one| one.tier != Tier::Random && one.source == Source::Corpus);
+                assert_eq!(banded.filter(outside).count(), 0);
+                let batch = batch.candidates(&all);
+                let looked = looks.draw(&batch, Some(corpus)).unwrap();
+                assert_eq!(looked.negatives, scanned.negatives);
+                scans.advance(&scanned, &batch).unwrap();
+                looks.advance(&looked, &batch).unwrap();
+            });
         }
     }
 }
