@@ -114,7 +114,6 @@ pub use bank::{Bank, BankConfig, BankKey, BankState, Own, Replace};
 pub use config::{
     Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, StatisticsConfig, TierConfig, Tiers,
 };
-pub use config::{Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, TierConfig, Tiers};
 pub use controller::{Controller, ControllerConfig, hardness, score_at_tail};
 pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};
 pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
