@@ -141,13 +141,13 @@ fn one_row(config: &SamplerConfig, sources: &[Seen], positive: f32, number: u64,
         (Tier::Random, TierBand::default(), Selection::Uniform),
     ];
     for ((tier, band, select), cells) in kinds.into_iter().zip(cells) {
-        for place in 0..sources.len() {
-            owed[place] = hand_out(&mut got, place, tier, band, select, owed[place] + cells[place]);
+        for ((place, owed), asked) in owed.iter_mut().enumerate().zip(cells) {
+            *owed = hand_out(&mut got, place, tier, band, select, *owed + asked);
         }
     }
-    for place in 0..sources.len() {
+    for (place, owed) in owed.iter_mut().enumerate() {
         for other in (0..sources.len()).filter(|other| *other != place) {
-            owed[place] = hand_out(&mut got, other, Tier::Random, TierBand::default(), Selection::Uniform, owed[place]);
+            *owed = hand_out(&mut got, other, Tier::Random, TierBand::default(), Selection::Uniform, *owed);
         }
     }
     got.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(b.3.partial_cmp(&a.3).unwrap()).then(a.2.cmp(&b.2)));
@@ -175,8 +175,8 @@ fn deal(asked: [usize; 3], shares: &[f64]) -> Vec<Vec<usize>> {
     let slots = (0..3).flat_map(|tier| std::iter::repeat_n(tier, asked[tier]));
     for (dealt, tier) in slots.enumerate() {
         let mut best: Option<(f64, usize)> = None;
-        for source in 0..shares.len() {
-            let behind = shares[source] / sum * (dealt + 1) as f64 - given[source] as f64;
+        for (source, share) in shares.iter().enumerate() {
+            let behind = share / sum * (dealt + 1) as f64 - given[source] as f64;
             if given[source] < count[source] && best.is_none_or(|(most, _)| behind > most) {
                 best = Some((behind, source));
             }
