@@ -1,6 +1,7 @@
 //! What a sampler learns from a step, and what it writes down.
 
 use super::bank::Bank;
+use super::controller::hardness;
 use super::draw::{Batch, Draw};
 use super::gradient_mass::{DrawnPair, GradientMass};
 use super::record::{BandRecord, Source, StepRecord};
@@ -138,11 +139,11 @@ impl Sampler {
         let finite = loss.loss.is_finite() && loss.negative_influence.iter().all(|influence| influence.is_finite());
         let mass = if finite { GradientMass::of(&draw.info_nce, loss, &drawn)? } else { None };
         let in_batch = (draw.rows * draw.rows.saturating_sub(1)) as u64;
-        let within = self.config.curriculum.controller.as_ref().map(|controller| controller.within as f32);
-        let within = within.unwrap_or(self.config.statistics.within);
+        let within = self.config.curriculum.controller.as_ref().map(|controller| controller.within);
+        let within = within.unwrap_or(f64::from(self.config.statistics.within));
         Ok(StepRecord {
             loss: Some(f64::from(loss.loss)),
-            hardness: statistics::hardness_of(&loss.statistics, within),
+            hardness: hardness(&loss.statistics, within),
             sources: statistics::source_records(&sources(draw), Some(in_batch), mass.as_ref())?,
             tiers: tiers(draw, scores, mass.as_ref())?,
             ..self.draw_record(draw)?
