@@ -38,7 +38,6 @@ fn the_reported_recall_is_the_true_one() {
         let codes = hashing.codes(&device, &corpus).unwrap();
         let (found, record) = hashing.search(&device, &spec, &queries, &corpus, &codes).unwrap();
         let truth = recall(&found, &exact);
-        println!("{record:?}, {} candidates, true recall {truth:.4}", hashing.candidates());
         assert!((record.recall - truth).abs() <= 0.01, "reported {}, true {truth}", record.recall);
         assert!((truth - target_recall).abs() <= 0.02, "target {target_recall}, true {truth}");
         assert!(record.sampled > 900, "the sample is as large as was asked for, short rows aside");
