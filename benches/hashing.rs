@@ -2,6 +2,8 @@
 //! `corpus.npy`, rows of f16 with a header of 128 bytes and 384 elements a row, from the directory that `COSMINE_DATA` names;
 //! the sample in `data/sample` by default.
 
+#![allow(clippy::print_stdout, reason = "a bench says what it measured")]
+
 mod common;
 
 use std::sync::Arc;

@@ -56,7 +56,7 @@ fn record(step: u64) -> StepRecord {
             gradient_mass: None,
         }],
         rejected: BTreeMap::from([("group".to_owned(), 7 * step)]),
-        held_out: (step % 4 == 0).then(|| HeldOutRecord {
+        held_out: step.is_multiple_of(4).then(|| HeldOutRecord {
             recall: BTreeMap::from([(1, 0.25), (10, 0.5)]),
             mrr: 0.375,
             ndcg: BTreeMap::from([(10, 0.4375)]),

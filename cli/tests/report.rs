@@ -100,7 +100,7 @@ fn record(step: u64, steps: u64, seed: u64) -> StepRecord {
             _ if step == steps * 3 / 4 => happened("step_up", "calm for 50 steps: semi-hard to curriculum"),
             _ => Vec::new(),
         },
-        held_out: (step % (steps / 8).max(1) == 0).then(|| HeldOutRecord {
+        held_out: step.is_multiple_of((steps / 8).max(1)).then(|| HeldOutRecord {
             recall: BTreeMap::from([
                 (1, 0.3 + 0.25 * learned),
                 (10, 0.6 + 0.25 * learned),
