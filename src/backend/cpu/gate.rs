@@ -154,18 +154,6 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// The approximate scores that are certain to lie inside the band.
-    pub(crate) fn certain(&self) -> (f64, f64) {
-        self.certain
-    }
-
-    /// Raises the threshold where as many keys as are wanted, all inside the band, have approximate scores of at least
-    /// `score`.
-    pub(crate) fn raise_to(&mut self, score: f64) {
-        self.hardest.threshold = self.hardest.threshold.max(score.min(self.largest) - 2.0 * self.hardest.error);
-        self.set_window();
-    }
-
     /// What scores are looked through for, beside the window, where none is above `largest`.
     pub(crate) fn filter(&self, largest: f32) -> Filter {
         let number = self.number;

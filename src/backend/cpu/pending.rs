@@ -1,11 +1,8 @@
 //! Keys that the sieve let through for one query and that are not scored in f32 yet.
 //!
 //! Most keys that pass while thresholds are low fall out again as they rise. So they are only noted at first, each with the
-//! most that its value can be. When many have come together the least that their values can be raises the threshold, and
-//! what no longer reaches it is dropped unscored; in the end those that promise most are scored first, and raise it further.
-//! A threshold that rises late admits too much, never too little.
-
-use crate::backend::bounds::round_down;
+//! most that its value can be. When many have come together those that promise most are scored, the threshold rises, and
+//! the rest that no longer reaches it is dropped unscored. A threshold that rises late admits too much, never too little.
 
 /// Keys that one query holds beside those that are kept for later.
 const MOST_NEW: usize = 64;
@@ -30,7 +27,7 @@ impl Pending {
 
     /// Keys that may be held at once.
     pub(crate) fn most_held(wanted: usize) -> usize {
-        (4 * NEW_PER_WANTED).saturating_mul(wanted).saturating_add(4 * MOST_NEW)
+        (2 * NEW_PER_WANTED).saturating_mul(wanted).saturating_add(4 * MOST_NEW)
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -40,28 +37,6 @@ impl Pending {
     /// Whether so many are left that all must be scored: their values lie too close together to drop any.
     pub(crate) fn is_crowded(&self) -> bool {
         self.held.len() > Pending::most_held(self.wanted) / 2
-    }
-
-    /// The score in f32 that as many of these keys as are wanted reach for certain, where there are so many that certainly
-    /// lie inside the band. `score_of` gives the range of a key's score.
-    pub(crate) fn certain_score(
-        &self,
-        certain: (f64, f64),
-        score_of: impl Fn(f32, u32) -> (f64, f64),
-        room: &mut Vec<f32>,
-    ) -> Option<f64> {
-        room.clear();
-        for (upper, position) in &self.held {
-            let (least, most) = score_of(*upper, *position);
-            if certain.0 <= least && most <= certain.1 {
-                room.push(round_down(least));
-            }
-        }
-        if self.wanted == 0 || room.len() < self.wanted {
-            return None;
-        }
-        let kth = room.select_nth_unstable_by(self.wanted - 1, |a, b| b.total_cmp(a)).1;
-        Some(f64::from(*kth))
     }
 
     /// Drops what does not reach `needed`.
@@ -88,17 +63,6 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_keys_inside_the_band_raise_the_threshold() {
-        let mut pending = Pending::new(3);
-        pending.held = (0..10).map(|position| (position as f32, position)).collect();
-        let score_of = |upper: f32, _| (f64::from(upper) - 1.0, f64::from(upper));
-        let mut room = Vec::new();
-        assert_eq!(pending.certain_score((f64::NEG_INFINITY, f64::INFINITY), score_of, &mut room), Some(6.0));
-        assert_eq!(pending.certain_score((0.0, 5.5), score_of, &mut room), Some(2.0));
-        assert_eq!(pending.certain_score((4.0, 6.0), score_of, &mut room), None);
-    }
 
     #[test]
     fn the_largest_come_first() {

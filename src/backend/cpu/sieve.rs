@@ -171,31 +171,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
             held.push((uppers[lane as usize], first + lane));
         }
         if self.pending[index].is_full() {
-            self.raise(index);
-        }
-    }
-
-    /// Raises the threshold of one query by what is pending, without scoring it if that is enough.
-    fn raise(&mut self, index: usize) {
-        if self.gates[index].draws() {
-            return self.score_pending(index, false);
-        }
-        let Loss { fixed, share } = self.losses[index];
-        let coded = &self.keys.coded;
-        let score_of = |upper: f32, position: u32| {
-            let (upper, residual) = (f64::from(upper), f64::from(coded[position as usize].residual));
-            ((upper - 2.0 * residual) * share - fixed, upper * share + fixed)
-        };
-        let (gate, pending) = (&mut self.gates[index], &mut self.pending[index]);
-        if let Some(score) = pending.certain_score(gate.certain(), score_of, &mut self.scores) {
-            gate.raise_to(score);
-            self.set_window(index);
-        }
-        let pending = &mut self.pending[index];
-        pending.drop_below(self.windows[index].lo);
-        match pending.is_crowded() {
-            true => self.score_pending(index, false),
-            false => pending.settle(),
+            self.score_pending(index, false);
         }
     }
 
