@@ -204,8 +204,11 @@ mod tests {
 
     #[test]
     fn norms_neither_overflow_nor_vanish() {
-        assert_eq!(norm(&[3e200, 4e200]), 5e200);
-        assert_eq!(norm(&[3e-200, 4e-200]), 5e-200);
+        // Powers of two, so that every step is exact.
+        for exponent in [-660, 660] {
+            let unit = 2_f64.powi(exponent);
+            assert_eq!(norm(&[3.0 * unit, 4.0 * unit]), 5.0 * unit);
+        }
         assert_eq!((norm(&[0.0; 2]), unit(&[0.0; 2])), (0.0, vec![0.0; 2]));
     }
 }
