@@ -25,8 +25,8 @@ pub struct Dependents<'a> {
 /// those rows only; mined lists become stale.
 ///
 /// # Errors
-/// [`Error::Shape`] where the rows do not fit behind `start` or differ in dim or dtype; what a device or the source says.
-/// Parts are brought up to date in the order of [`Dependents`]; after an error call again with the same rows.
+/// [`Error::Shape`](crate::Error::Shape) where the rows do not fit behind `start` or differ in dim or dtype; what a device
+/// or the source says. Parts are brought up to date in the order of [`Dependents`]; after an error call again with the same rows.
 pub fn embed_keys(device: &Device, step: u64, start: usize, rows: &dyn Rows, parts: Dependents) -> Result<()> {
     if let Some(corpus) = parts.corpus {
         corpus.update(start, rows)?;
