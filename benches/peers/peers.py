@@ -116,7 +116,7 @@ def measure(arguments, case):
             "seconds": statistics.median(seconds[name]),
             "seconds_all": seconds[name],
             "gflops": work / statistics.median(seconds[name]) / 1e9,
-            "ratio": statistics.median(seconds[name]) / own,
+            "time_ratio": statistics.median(seconds[name]) / own,
             "peak_mib": max(memory[name]),
         }
         for name, _ in commands
@@ -165,7 +165,7 @@ def table(results):
             print(f"\n{case}")
             print(f"{'':<28}{'seconds':>10}{'GFLOP/s':>10}{'time ratio':>12}{'peak MiB':>10}")
             previous = case
-        print(f"{row['name']:<28}{row['seconds']:>10.4f}{row['gflops']:>10.1f}{row['ratio']:>12.2f}{row['peak_mib']:>10.0f}")
+        print(f"{row['name']:<28}{row['seconds']:>10.4f}{row['gflops']:>10.1f}{row['time_ratio']:>12.2f}{row['peak_mib']:>10.0f}")
 
 
 def main():
@@ -209,7 +209,7 @@ def main():
     if arguments.only in (None, "top_k"):
         report["neighbours_shared_with_faiss"] = agreement(arguments, LARGE)
     table(report["results"])
-    print(f"\nratio: time over that of the case's first line; above 1 is slower. {arguments.threads} threads, "
+    print(f"\ntime ratio: time over that of the case's first line; above 1 is slower. {arguments.threads} threads, "
           f"median of {arguments.rounds} rounds, {report['machine']['processor']}")
     for package in PACKAGES:
         print(f"{package}: {report['versions'][package] or 'absent, not measured'}")
