@@ -59,6 +59,7 @@
 //! | [`spec`] | WHAT: one specification per operation; plain validated data, no device is named here |
 //! | `plan` | HOW: specification + shape + limits → chunks and tiles; pure functions |
 //! | [`Device`] | the door: check → plan → backend |
+//! | `sampling` | with the feature of this name, on by default: POLICY above the operations. Tiers, guards, bank, curriculum, refresh, hashing, statistics, audits, logs |
 //! | [`oracle`] | every operation once more, naively; shares no arithmetic with any backend beyond what `spec` computes |
 //! | `backend` | the trait `Backend`, one verb per operation, and its implementations |
 //! | `backend/cpu` | `lanes` (one small trait, a file per instruction set), `kernel` (the blocked product), `canonical`, `scan` and `sieve` (the fast passes in f32 and in bytes, and their bounds), then one file per operation |
