@@ -7,7 +7,7 @@ use super::safety::Scheme;
 use super::tiers::{Tier, TierBand};
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
-use crate::spec::{InfoNce, Lists};
+use crate::spec::{InfoNce, Lists, length};
 
 /// Rows of a training step: row `i` of the queries and row `i` of the keys are a pair.
 ///
@@ -124,12 +124,7 @@ impl<'a> Batch<'a> {
 
 /// An error unless there is one entry per row, where there are entries.
 pub(super) fn per_row<T>(argument: &'static str, entries: Option<&[T]>, rows: usize) -> Result<()> {
-    match entries {
-        Some(entries) if entries.len() != rows => {
-            Err(Error::shape(argument, format!("{} entries for {rows} rows; one per row is needed", entries.len())))
-        }
-        _ => Ok(()),
-    }
+    entries.map_or(Ok(()), |entries| length(argument, entries.len(), rows))
 }
 
 /// All keys that there are, with what is known of them.

@@ -217,5 +217,5 @@ fn tiers(draw: &Draw, scores: &[f32], mass: Option<&GradientMass>) -> Result<Vec
 fn mean(values: &[f32]) -> f64 {
     let mut mean = Mean::default();
     values.iter().filter(|value| !value.is_nan()).for_each(|value| mean.add(f64::from(*value)));
-    if mean.count() > 0 { mean.value() } else { f64::NAN }
+    mean.value()
 }

@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
 use crate::output::{Rejected, Rule};
-use crate::spec::{Guard, InfoNce, Lists, Metric, NonFinite};
+use crate::spec::{Guard, InfoNce, Metric, NonFinite, Positives};
 
 /// Chooses the negatives of a training run, step after step.
 ///
@@ -181,7 +181,7 @@ impl Sampler {
         let start = Instant::now();
         batch.validate()?;
         corpus.map_or(Ok(()), Corpus::validate)?;
-        let own = Lists::from_rows((0..batch.rows()).map(Some));
+        let own = Positives::Aligned.to_lists(batch.rows(), 0);
         let metric = Metric::from(self.config.metric);
         let positives = self.device.score_pairs(metric, NonFinite::Error, &own, batch.queries, batch.keys)?;
         // The controller needs the sources' scores before the band is known.

@@ -99,7 +99,7 @@ fn first_query(first: usize, queries: usize) -> Result<()> {
 }
 
 /// An error unless `len` is the number of rows it belongs to.
-fn length(argument: &'static str, len: usize, rows: usize) -> Result<()> {
+pub(crate) fn length(argument: &'static str, len: usize, rows: usize) -> Result<()> {
     match len == rows {
         true => Ok(()),
         false => Err(Error::shape(argument, format!("{len} entries for {rows} rows; one per row is needed"))),

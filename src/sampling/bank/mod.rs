@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::draw::per_row;
 use crate::device::Device;
 use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result, try_vec};
@@ -169,7 +170,7 @@ impl Bank {
         groups: Option<&[i64]>,
     ) -> Result<usize> {
         for (argument, given) in [("ids", ids), ("groups", groups)] {
-            one_each(argument, given, keys.rows())?;
+            per_row(argument, given, keys.rows())?;
         }
         self.check_rows(keys)?;
         // The last key that takes a slot stays there.
@@ -197,7 +198,7 @@ impl Bank {
     /// # Errors
     /// As [`Bank::enqueue`].
     pub fn embed(&mut self, step: u64, ids: &[i64], rows: &dyn Rows) -> Result<usize> {
-        one_each("ids", Some(ids), rows.rows())?;
+        per_row("ids", Some(ids), rows.rows())?;
         self.check_rows(rows)?;
         let row_of: BTreeMap<i64, usize> = ids.iter().enumerate().map(|(row, id)| (*id, row)).collect();
         let slots = self.keys.iter().enumerate();
@@ -270,13 +271,4 @@ fn draw_below(below: u64, number: u64, seed: u64) -> u128 {
     let [low, high, ..] = Select::philox([number as u32, (number >> 32) as u32, PURPOSE, 0], seed);
     let random = u64::from(high) << 32 | u64::from(low);
     (u128::from(random) * u128::from(below)) >> 64
-}
-
-fn one_each(argument: &'static str, given: Option<&[i64]>, rows: usize) -> Result<()> {
-    match given {
-        Some(given) if given.len() != rows => {
-            Err(Error::shape(argument, format!("{} entries for {rows} rows; one per row is needed", given.len())))
-        }
-        _ => Ok(()),
-    }
 }

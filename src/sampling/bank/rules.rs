@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Bank, one_each};
+use super::super::draw::per_row;
+use super::Bank;
 use crate::error::{Error, Result};
 use crate::spec::{Bitset, InfoNce, Lists, TopK};
 
@@ -30,8 +31,8 @@ impl Bank {
     /// # Errors
     /// [`Error::Shape`] where ids or groups are not one per query.
     pub fn own(&self, queries: usize, own: Own) -> Result<Lists> {
-        one_each("positive_ids", own.positive_ids, queries)?;
-        one_each("groups", own.groups, queries)?;
+        per_row("positive_ids", own.positive_ids, queries)?;
+        per_row("groups", own.groups, queries)?;
         let (by_id, by_group) = (by_label(own.positive_ids), by_label(own.groups));
         let mut pairs = Vec::new();
         for (slot, key) in self.keys.iter().enumerate() {
