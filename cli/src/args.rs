@@ -7,7 +7,7 @@ use cosmine::spec::{AlphaOn, Directions, Metric};
 use cosmine::{Device, Dtype, Limits};
 
 use crate::failure::Failure;
-use crate::parse;
+use crate::{parse, report};
 
 /// Compares embeddings: mines hard negatives, computes InfoNCE with gradients, evaluates retrieval.
 #[derive(Debug, Parser)]
@@ -42,6 +42,11 @@ pub(crate) enum Command {
     },
 }
 
+/// What the process holds whatever it does: its code, stacks, and the buffers of the output.
+pub(crate) const PROCESS_BYTES: u64 = 24 << 20;
+/// The least that the device gets: below it chunks become so small that nothing would end.
+pub(crate) const LEAST_DEVICE_BYTES: u64 = 8 << 20;
+
 /// Where to compute, and within which limits.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
@@ -64,6 +69,9 @@ impl DeviceArgs {
     /// # Errors
     /// Where the name is not known or the device is not there.
     pub(crate) fn open(&self, memory_bytes: u64) -> Result<Device, Failure> {
+        if self.memory.is_some_and(|memory| memory < PROCESS_BYTES + LEAST_DEVICE_BYTES) {
+            report::say("--memory is below what the process itself takes, about 32M; it will take that");
+        }
         let limits = Limits::default().threads(usize::from(self.threads)).memory_bytes(memory_bytes);
         Ok(Device::open(&self.device, limits)?)
     }
@@ -73,7 +81,7 @@ impl DeviceArgs {
     /// # Errors
     /// As [`DeviceArgs::open`].
     pub(crate) fn open_within_memory(&self) -> Result<Device, Failure> {
-        self.open(self.memory.unwrap_or(u64::MAX))
+        self.open(self.memory.map_or(u64::MAX, |memory| memory.saturating_sub(PROCESS_BYTES).max(LEAST_DEVICE_BYTES)))
     }
 }
 

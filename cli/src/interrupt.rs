@@ -22,7 +22,7 @@ pub(crate) fn install() {
     let _ = ctrlc::set_handler(|| {
         let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
         for directory in &state.directories {
-            temporary::remove_from(directory);
+            temporary::remove_own(directory);
         }
         match &state.advice {
             Some(advice) => report::say(format_args!("interrupted; {advice}")),

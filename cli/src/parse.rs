@@ -1,5 +1,6 @@
 //! Values on the command line that are more than a number.
 
+use std::fmt;
 use std::str::FromStr;
 
 use cosmine::spec::{Directions, Select};
@@ -11,6 +12,13 @@ pub(crate) struct Interval {
     pub(crate) lo: f32,
     /// The largest score that stays.
     pub(crate) hi: f32,
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end: f32| if end.is_infinite() { String::new() } else { end.to_string() };
+        write!(f, "{}..{}", end(self.lo), end(self.hi))
+    }
 }
 
 /// `FROM..TO`: the steps from the first up to, not with, the second; or one step.
@@ -93,6 +101,16 @@ impl Selection {
     }
 }
 
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Selection::Hardest => f.write_str("hardest"),
+            Selection::Uniform => f.write_str("uniform"),
+            Selection::Softmax { temperature } => write!(f, "softmax:{temperature}"),
+        }
+    }
+}
+
 /// `hardest`, `uniform` or `softmax:T`.
 pub(crate) fn selection(text: &str) -> Result<Selection, String> {
     match text.split_once(':') {
@@ -141,12 +159,18 @@ mod tests {
         assert_eq!(band("0.2.."), Ok(Interval { lo: 0.2, hi: f32::INFINITY }));
         assert_eq!(band("0...5"), Ok(Interval { lo: 0.0, hi: 0.5 }));
         assert_eq!(band("..").map(|band| band.lo), Ok(f32::NEG_INFINITY));
+        for text in ["-0.5..0.5", "..0.8", "0.2..", ".."] {
+            assert_eq!(band(text).unwrap().to_string(), text);
+        }
         assert!(band("0.5").is_err() && band("a..b").is_err());
     }
 
     #[test]
     fn selections_are_spelled_as_the_help_says() {
         assert_eq!(selection("softmax:0.05"), Ok(Selection::Softmax { temperature: 0.05 }));
+        for text in ["hardest", "uniform", "softmax:0.05"] {
+            assert_eq!(selection(text).unwrap().to_string(), text);
+        }
         for text in ["softmax", "softmax:", "softmax:0", "softmax:nan", "softmax:-1", "hardest:1", "easy"] {
             assert!(selection(text).is_err(), "{text}");
         }

@@ -44,4 +44,5 @@ fn sizes_that_cannot_be_are_named() {
     assert_fails(&run("bench --device cpu --op cosine --rows 8 --keys 8 --dim 0", &[]), 2, &["--dim"]);
     let huge = format!("bench --device cpu --op cosine --rows {} --keys 8 --dim 100", u64::MAX / 4);
     assert_fails(&run(&huge, &[]), 2, &["address space"]);
+    assert_fails(&run("bench --device cpu --op info_nce --rows 8 --keys 7 --dim 4", &[]), 2, &["--keys 7", "--rows"]);
 }

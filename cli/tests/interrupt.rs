@@ -47,7 +47,9 @@ fn an_interrupt_is_130_and_leaves_nothing() {
     let files = inputs();
     let before = files.names();
     let mut interrupted = 0;
-    for (name, milliseconds) in [("a.npz", 40), ("b.parquet", 100), ("c.jsonl", 250)] {
+    for (name, milliseconds, sent) in
+        [("a.npz", 40, Signal::SIGINT), ("b.parquet", 100, Signal::SIGTERM), ("c.jsonl", 250, Signal::SIGHUP)]
+    {
         let out = files.path(name);
         assert!(start(&files, &out, "").wait().unwrap().success());
         let whole = std::fs::read(&out).unwrap();
@@ -55,7 +57,7 @@ fn an_interrupt_is_130_and_leaves_nothing() {
 
         let child = start(&files, &out, "--threads 1");
         std::thread::sleep(Duration::from_millis(milliseconds));
-        signal(&child, Signal::SIGINT);
+        signal(&child, sent);
         let output = child.wait_with_output().unwrap();
         match output.status.code() {
             Some(130) => {
@@ -86,6 +88,10 @@ fn an_interrupted_run_goes_on_from_its_blocks() {
     let output = child.wait_with_output().unwrap();
     assert_fails(&output, 130, &["out.npz.partial"]);
     assert!(!out.exists());
+    // A run that does not take them up says that they are there.
+    let plain = start(&files, &out, "").wait_with_output().unwrap();
+    assert!(plain.status.success() && stderr(&plain).contains("--resume goes on from them"), "{}", stderr(&plain));
+    std::fs::remove_file(&out).unwrap();
 
     let other = files.path("other.npz");
     std::fs::rename(files.path("out.npz.partial"), files.path("other.npz.partial")).unwrap();
@@ -99,6 +105,28 @@ fn an_interrupted_run_goes_on_from_its_blocks() {
     assert_eq!(report["negative_score"]["count"], 8 * ROWS);
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&whole).unwrap());
     assert!(!files.path("out.npz.partial").exists());
+}
+
+#[test]
+fn two_runs_do_not_share_their_blocks() {
+    let files = inputs();
+    let out = files.path("out.npz");
+    let mut first = start(&files, &out, "--resume --threads 1");
+    wait_for_block(&files.path("out.npz.partial"));
+    let second = start(&files, &out, "--resume").wait_with_output().unwrap();
+    assert_fails(&second, 2, &["out.npz.partial", "another run"]);
+    assert!(first.wait().unwrap().success());
+    assert_eq!(files.names(), ["corpus.npy", "out.npz", "queries.npy"]);
+}
+
+#[test]
+fn what_a_killed_run_left_goes_with_the_next() {
+    let files = inputs();
+    let left = files.path(".cosmine-0-killed.tmp");
+    let old = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    std::fs::File::create(&left).unwrap().set_modified(old).unwrap();
+    assert!(start(&files, &files.path("out.npz"), "").wait().unwrap().success());
+    assert_eq!(files.names(), ["corpus.npy", "out.npz", "queries.npy"]);
 }
 
 /// Waits until a first block is finished.

@@ -288,8 +288,8 @@ fn words_name_the_flag_to_change_and_hold_no_colours() {
     let small = Small::new();
     let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
     for (words, flag) in [
-        ("--band 0.99..", "those below it; lower LO"),
-        ("--band ..-0.99", "those above it; raise HI"),
+        ("--band 0.99..", "the lower end of --band left out most keys (3600); lower LO"),
+        ("--band ..-0.99", "the upper end of --band left out most keys (3600); raise HI"),
         ("--margin 1.5 --positives aligned", "--margin left out most keys"),
         ("--k 80 --ratio 0 --positives aligned", "--ratio left out most keys"),
         ("--skip 89", "--skip"),

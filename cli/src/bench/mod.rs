@@ -57,6 +57,11 @@ struct Report {
 /// Measures an operation.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let BenchArgs { op, rows: queries, keys, dim, k, .. } = *args;
+    if matches!(op, Operation::InfoNce | Operation::InfoNceGrad) && queries > keys {
+        return Err(Failure::input(format!(
+            "--keys {keys}: a query's positive is the key of its row, so give at least --rows, {queries}"
+        )));
+    }
     let device = args.device.open_within_memory()?;
     let name = device.info().name;
     let threads = (name == "cpu").then(|| threads(usize::from(args.device.threads)));

@@ -1,6 +1,6 @@
 //! Files that appear under their name only when they are complete.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,13 +28,8 @@ impl AtomicFile {
             Ok(_) => path.canonicalize().while_doing(path, "cannot be written")?,
             Err(_) => path.to_owned(),
         };
-        let mut builder = tempfile::Builder::new();
-        let prefix = temporary::prefix();
-        builder.prefix(&prefix).suffix(temporary::SUFFIX);
-        #[cfg(unix)]
-        // What a newly made file gets, less the umask; the default for temporary files would hide it from others.
-        builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
-        let temporary = builder.tempfile_in(directory(&target)).while_doing(path, "cannot be written")?;
+        temporary::remove_abandoned(directory(&target));
+        let temporary = temporary::create(directory(&target)).while_doing(path, "cannot be written")?;
         Ok(AtomicFile { temporary, path: path.to_owned(), target })
     }
 

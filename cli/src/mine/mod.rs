@@ -42,6 +42,7 @@ pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
     let device = args.device.open(plan.device_bytes)?;
     let mut writer = Writer::create(&args.out, task.queries.rows(), args.k).map_err(Failure::output)?;
     announce(args, sidecar.as_ref());
+    mention_kept_blocks(args);
     let slots = task.spec.k;
     let mut outcome = Outcome { tally: Tally::new(plan.spool_values, args.k), computed_rows: 0 };
     let bar = progress::bar(task.queries.rows(), "queries");
@@ -133,6 +134,17 @@ fn announce(args: &MineArgs, sidecar: Option<&Sidecar>) {
         interrupt::advise(format!(
             "finished blocks are kept in {}; the same command goes on from them",
             sidecar.directory().display()
+        ));
+    }
+}
+
+/// Says that an interrupted run left blocks that this one does not use.
+fn mention_kept_blocks(args: &MineArgs) {
+    let kept = sidecar::directory(&args.out);
+    if !args.resume && kept.is_dir() {
+        crate::report::say(format_args!(
+            "{} holds blocks of an interrupted run; --resume goes on from them, or remove it",
+            kept.display()
         ));
     }
 }

@@ -3,11 +3,8 @@
 use std::ops::Range;
 
 use super::task::Task;
+use crate::args::{LEAST_DEVICE_BYTES, PROCESS_BYTES};
 
-/// What the process holds whatever it mines: its code, stacks, and the buffers of the output.
-const PROCESS_BYTES: u64 = 24 << 20;
-/// The least that the device gets: below it chunks become so small that nothing would end.
-const DEVICE_BYTES: u64 = 8 << 20;
 /// Queries in a block. Every block is a pass over the corpus, whose cost beside this many queries' scores is small;
 /// more would only make progress coarser.
 const BLOCK_ROWS: usize = 8_192;
@@ -55,7 +52,7 @@ fn row_bytes(k: usize, read_bytes: usize) -> u64 {
 fn share_out(memory: u64, rows: usize, wanted: usize, row_bytes: u64, rule_bytes: u64) -> Plan {
     // The statistics hold a positive's score and a count per query.
     let fixed = PROCESS_BYTES.saturating_add(rule_bytes).saturating_add(16 * rows as u64);
-    let left = memory.saturating_sub(fixed).max(DEVICE_BYTES);
+    let left = memory.saturating_sub(fixed).max(LEAST_DEVICE_BYTES);
     let affordable = usize::try_from(left / 4 / row_bytes).unwrap_or(usize::MAX);
     let block_rows = affordable.clamp(1, wanted);
     let blocks = (block_rows.min(rows) as u64).saturating_mul(row_bytes).min(left / 4);
@@ -63,7 +60,7 @@ fn share_out(memory: u64, rows: usize, wanted: usize, row_bytes: u64, rule_bytes
     Plan {
         rows,
         block_rows,
-        device_bytes: (left - blocks - spool).max(DEVICE_BYTES / 2),
+        device_bytes: (left - blocks - spool).max(LEAST_DEVICE_BYTES / 2),
         spool_values: usize::try_from(spool / 4).unwrap_or(usize::MAX),
     }
 }
@@ -89,7 +86,7 @@ mod tests {
                 let plan = share_out(memory, rows, BLOCK_ROWS, row_bytes, rules);
                 let blocks = plan.block_rows.min(rows) as u64 * row_bytes;
                 let used = PROCESS_BYTES + rules + 16 * rows as u64 + blocks;
-                let whole = memory.max(PROCESS_BYTES + rules + 16 * rows as u64 + DEVICE_BYTES);
+                let whole = memory.max(PROCESS_BYTES + rules + 16 * rows as u64 + LEAST_DEVICE_BYTES);
                 assert!(used + plan.device_bytes + plan.spool_values as u64 * 4 <= whole, "{memory} {rows} {k}");
                 assert!(plan.block_rows >= 1);
             }

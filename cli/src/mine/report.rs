@@ -1,5 +1,7 @@
 //! What `mine` says at its end.
 
+use std::path::Path;
+
 use cosmine::{Device, Rule};
 use serde::{Serialize, Serializer};
 
@@ -107,31 +109,34 @@ fn in_words(args: &MineArgs, report: &Report, tally: &Tally) {
         let advice = advice(tally);
         report::say(format_args!("{} of {rows} got fewer than {k} keys: {advice}", counted(report.short_rows, "row")));
     }
-    report::say(format_args!("written: {}", args.out.display()));
+    if args.out != Path::new("-") {
+        report::say(format_args!("written: {}", args.out.display()));
+    }
 }
 
 /// Which flag to change where rows came up short: the rank window where it took enough keys, else the rule that
 /// rejected the most keys from those rows.
-fn advice(tally: &Tally) -> &'static str {
+fn advice(tally: &Tally) -> String {
     if 2 * tally.short_by_skip > tally.short_rows {
-        return "--skip leaves out too many of the keys that pass; lower it";
+        return "--skip leaves out too many of the keys that pass; lower it".to_owned();
     }
     let most = Rule::ALL.iter().zip(tally.rejected_from_short).max_by_key(|(_, keys)| *keys);
-    match most.filter(|(_, keys)| *keys > 0).map(|(rule, _)| rule) {
-        None => "the corpus has too few rows for it; lower --k",
-        Some(Rule::NonFinite) => "rows with NaN or infinities were left out by --nonfinite skip; mend them",
-        Some(Rule::ExcludedKey) => "of the rules --exclude-keys left out most keys; name fewer there, or lower --k",
-        Some(Rule::OwnKey) => "of the rules only --exclude-self left out keys, one each; lower --k",
-        Some(Rule::Positive) => "of the rules the positives themselves left out most keys; lower --k",
-        Some(Rule::Group) => {
-            "of the rules --query-groups and --corpus-groups left out most keys; use finer groups, or lower --k"
-        }
-        Some(Rule::BelowBand) => "of the rules --band left out most keys, those below it; lower LO",
-        Some(Rule::AboveBand) => "of the rules --band left out most keys, those above it; raise HI",
-        Some(Rule::Margin) => "of the rules --margin left out most keys; lower it",
-        Some(Rule::Ratio) => "of the rules --ratio left out most keys; raise it",
-        Some(Rule::ExcludedPair) => "of the rules exclusions left out most keys; lower --k",
-    }
+    let Some((rule, keys)) = most.filter(|(_, keys)| *keys > 0) else {
+        return "the corpus has too few rows for it; lower --k".to_owned();
+    };
+    let (flag, mend) = match rule {
+        Rule::NonFinite => ("--nonfinite skip", "mend the rows with NaN or infinities"),
+        Rule::ExcludedKey => ("--exclude-keys", "name fewer there, or lower --k"),
+        Rule::OwnKey => ("--exclude-self", "lower --k"),
+        Rule::Positive => ("--positives", "lower --k"),
+        Rule::Group => ("--query-groups and --corpus-groups", "use finer groups, or lower --k"),
+        Rule::BelowBand => ("the lower end of --band", "lower LO"),
+        Rule::AboveBand => ("the upper end of --band", "raise HI"),
+        Rule::Margin => ("--margin", "lower it"),
+        Rule::Ratio => ("--ratio", "raise it"),
+        Rule::ExcludedPair => ("listed pairs", "lower --k"),
+    };
+    format!("of the rules {flag} left out most keys ({keys}); {mend}")
 }
 
 fn per_rule<S: Serializer>(rejected: &PerRule, serializer: S) -> Result<S::Ok, S::Error> {
@@ -149,7 +154,7 @@ mod tests {
         assert!(advice(&tally).contains("--k"));
         tally.rejected_from_short[Rule::Ratio as usize] = 7;
         tally.rejected_from_short[Rule::Group as usize] = 6;
-        assert!(advice(&tally).contains("--ratio"));
+        assert!(advice(&tally).contains("--ratio left out most keys (7)"));
         tally.rejected_from_short[Rule::BelowBand as usize] = 8;
         assert!(advice(&tally).contains("--band") && advice(&tally).contains("LO"));
         tally.short_by_skip = 6;

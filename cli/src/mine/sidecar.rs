@@ -2,12 +2,15 @@
 //!
 //! `job.json` says the command, its input files with size and time of change, and the rows of a block;
 //! `block-N.bin` holds block N. Every file gets its name when it is complete, so whatever is there can be trusted.
+//! Who works there holds a lock on `lock`.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use clap::ValueEnum;
 use cosmine::Rule;
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +23,20 @@ use super::plan::Plan;
 
 const MAGIC: &[u8; 8] = b"cosmine1";
 const JOB: &str = "job.json";
+const LOCK: &str = "lock";
 
 /// The finished blocks on disk.
 pub(super) struct Sidecar {
     directory: PathBuf,
+    /// Held until the run ends, however it ends.
+    _lock: File,
+}
+
+/// The directory beside the output `out`.
+pub(super) fn directory(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
 }
 
 /// What decides the answer.
@@ -39,15 +52,15 @@ impl Job {
         let mut command: BTreeMap<String, String> = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("--k", args.k.to_string()),
-            ("--band", format!("{:?}", args.band)),
+            ("--band", args.band.map_or_else(|| "none".to_owned(), |band| band.to_string())),
             ("--margin", words(args.margin)),
             ("--ratio", words(args.ratio)),
             ("--skip", args.skip.to_string()),
             ("--exclude-self", args.exclude_self.to_string()),
-            ("--select", format!("{:?}", args.select)),
+            ("--select", args.select.to_string()),
             ("--seed", args.seed.to_string()),
-            ("--metric", format!("{:?}", args.metric)),
-            ("--nonfinite", format!("{:?}", args.nonfinite)),
+            ("--metric", name(args.metric)),
+            ("--nonfinite", name(args.nonfinite)),
             ("--device", args.device.device.clone()),
         ]
         .map(|(flag, value)| (flag.to_owned(), value))
@@ -72,16 +85,15 @@ fn stamp(path: &Path) -> String {
 impl Sidecar {
     /// Opens the directory beside the output, or makes it. The plan takes its rows per block from there.
     pub(super) fn open(args: &MineArgs, plan: &mut Plan) -> Result<Sidecar, Failure> {
-        let mut name = args.out.as_os_str().to_owned();
-        name.push(".partial");
-        let directory = PathBuf::from(name);
-        let sidecar = Sidecar { directory };
+        let directory = directory(&args.out);
+        std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
+        let sidecar = Sidecar { _lock: lock(&directory)?, directory };
+        temporary::remove_abandoned(&sidecar.directory);
         let path = sidecar.directory.join(JOB);
         match std::fs::read(&path) {
             Ok(bytes) => plan.block_rows = sidecar.check(&bytes, &Job::of(args, plan.block_rows))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let job = serde_json::to_vec_pretty(&Job::of(args, plan.block_rows));
-                std::fs::create_dir_all(&sidecar.directory).map_err(|error| sidecar.failed(&error))?;
                 sidecar.write(&path, &job.map_err(|error| Failure::Work(error.to_string()))?)?;
             }
             Err(error) => return Err(sidecar.failed(&error)),
@@ -145,10 +157,7 @@ impl Sidecar {
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         let write = || {
-            let mut file = tempfile::Builder::new()
-                .prefix(&temporary::prefix())
-                .suffix(temporary::SUFFIX)
-                .tempfile_in(&self.directory)?;
+            let mut file = temporary::create(&self.directory)?;
             file.write_all(bytes)?;
             file.as_file().sync_all()?;
             file.persist(path).map(drop).map_err(|error| error.error)
@@ -157,11 +166,32 @@ impl Sidecar {
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
-        Failure::Work(format!("{}: {error}", self.directory.display()))
+        failed(&self.directory, error)
+    }
+}
+
+fn failed(directory: &Path, error: &std::io::Error) -> Failure {
+    Failure::Work(format!("{}: {error}", directory.display()))
+}
+
+/// The lock of whoever works in `directory`. A process that ends without a word gives it up too.
+fn lock(directory: &Path) -> Result<File, Failure> {
+    let file = File::create(directory.join(LOCK)).map_err(|error| failed(directory, &error))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Failure::input(format!(
+            "{}: another run is at work there; wait for it, or name another --out",
+            directory.display()
+        ))),
+        // Where the file system knows no locks, runs must keep out of each other's way by themselves.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
 /// A flag's value as it would be written.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 fn words(value: Option<f32>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write, copy};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use cosmine::Result;
@@ -18,7 +19,8 @@ use crate::files::npy;
 pub(super) struct Npz {
     file: AtomicFile,
     path: PathBuf,
-    archive: ZipWriter<BufWriter<File>>,
+    /// Dropped, an archive ends itself and prints what goes wrong with that. One that is given up is forgotten instead.
+    archive: ManuallyDrop<ZipWriter<BufWriter<File>>>,
     scores: BufWriter<File>,
     counts: BufWriter<File>,
     shape: [usize; 2],
@@ -30,7 +32,7 @@ impl Npz {
             return Err(bad(path, format!("{rows} rows × {k} do not fit a file")));
         }
         let file = AtomicFile::create(path)?;
-        let mut archive = ZipWriter::new(BufWriter::new(file.handle()?));
+        let mut archive = ManuallyDrop::new(ZipWriter::new(BufWriter::new(file.handle()?)));
         begin_array(&mut archive, "indices", "<i8", &[rows, k]).while_doing(path, "cannot be written")?;
         let (scores, counts) = (BufWriter::new(file.spool()?), BufWriter::new(file.spool()?));
         Ok(Npz { file, path: path.to_owned(), archive, scores, counts, shape: [rows, k] })
@@ -62,10 +64,10 @@ impl Npz {
         let Npz { file, path, mut archive, scores, counts, shape } = self;
         let complete = || -> std::io::Result<()> {
             begin_array(&mut archive, "scores", "<f4", &shape)?;
-            copy(&mut rewound(scores)?, &mut archive)?;
+            copy(&mut rewound(scores)?, &mut *archive)?;
             begin_array(&mut archive, "counts", "<i8", &shape[..1])?;
-            copy(&mut rewound(counts)?, &mut archive)?;
-            archive.finish()?.flush()
+            copy(&mut rewound(counts)?, &mut *archive)?;
+            ManuallyDrop::into_inner(archive).finish()?.flush()
         };
         complete().while_doing(&path, "cannot be written")?;
         file.finish()
