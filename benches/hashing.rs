@@ -55,7 +55,7 @@ fn main() {
     let (exact, exact_seconds) = timed(|| device.top_k(&spec, &queries, &corpus).unwrap());
     println!("exact: {exact_seconds:.3} s");
     for target_recall in [0.8, 0.9, 0.95, 0.99] {
-        let config = HashingConfig { target_recall, ..HashingConfig::default() };
+        let config = HashingConfig { target_recall, measured: 1024, ..HashingConfig::default() };
         let (hashing, choice) = timed(|| Hashing::choose(&device, config, &spec, &queries, &corpus).unwrap());
         let (codes, coding) = timed(|| hashing.codes(&device, &corpus).unwrap());
         let (found, pruned) = timed(|| hashing.prune(&device, &spec, &queries, &corpus, &codes).unwrap());

@@ -33,7 +33,7 @@ fn the_reported_recall_is_the_true_one() {
     let spec = TopK::new(10).positives(Positives::Aligned).ratio(0.95);
     let exact = device.top_k(&spec, &queries, &corpus).unwrap();
     for target_recall in [0.8, 0.95] {
-        let config = HashingConfig { target_recall, seed: 3, ..HashingConfig::default() };
+        let config = HashingConfig { target_recall, seed: 3, measured: 1024, ..HashingConfig::default() };
         let mut hashing = Hashing::choose(&device, config, &spec, &queries, &corpus).unwrap();
         let codes = hashing.codes(&device, &corpus).unwrap();
         let (found, record) = hashing.search(&device, &spec, &queries, &corpus, &codes).unwrap();
@@ -93,7 +93,7 @@ fn bad_configurations_are_errors() {
     let choose = |config: HashingConfig| Hashing::choose(&device, config, &TopK::new(1), &keys, &keys);
     for target_recall in [0.0, 1.5, f64::NAN] {
         let config = HashingConfig { target_recall, ..HashingConfig::default() };
-        assert!(matches!(choose(config), Err(Error::Spec { argument: "target_recall", .. })));
+        assert!(matches!(choose(config), Err(Error::Spec { argument: "hashing.target_recall", .. })));
     }
     assert!(matches!(choose(HashingConfig { sample: 0, ..HashingConfig::default() }), Err(Error::Spec { .. })));
     assert!(matches!(choose(HashingConfig { bits: Some(65), ..HashingConfig::default() }), Err(Error::Spec { .. })));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sums::mean;
 use crate::error::{Error, Result};
 
 /// An exponential average without the pull of its start: with values `x_1, x_2, …` and decay β,
@@ -119,20 +120,11 @@ impl Averages {
     }
 
     /// Takes in what the loss says its rows met: the mean of `positive` and of `mean_negative` over the rows that have
-    /// them, summed in f64 in the order of the rows.
+    /// them.
     pub fn observe_rows(&mut self, positive: &[f32], mean_negative: &[f32]) {
-        self.observe(mean_of_finite(positive), mean_of_finite(mean_negative));
+        let mean = |values| mean(values).unwrap_or(f64::NAN);
+        self.observe(mean(positive), mean(mean_negative));
     }
-}
-
-/// NaN where no value is finite.
-fn mean_of_finite(values: &[f32]) -> f64 {
-    let (mut sum, mut count) = (0.0, 0.0);
-    for value in values.iter().filter(|value| value.is_finite()) {
-        sum += f64::from(*value);
-        count += 1.0;
-    }
-    sum / count
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::tiers::{Selection, Tier, TierBand};
-use super::{BankConfig, CurriculumConfig, SafetyConfig, UsageConfig, WeightsConfig};
+use super::{BankConfig, CurriculumConfig, HashingConfig, RefreshConfig, SafetyConfig, UsageConfig, WeightsConfig};
 use crate::error::{Error, Result};
-use crate::spec::{Directions, Metric};
+use crate::spec::{Band, Directions, Metric};
 
 /// All that a sampler is told, so that a run is reproduced from one file, TOML or JSON. Every key may be left out and
 /// has the default that stands with it; a key that is not known is an error. A table that is written is taken as it
@@ -67,6 +67,13 @@ pub struct SamplerConfig {
     pub weights: Option<WeightsConfig>,
     /// The bank, where `sources.bank` has a share.
     pub bank: BankConfig,
+    /// Lists mined over the corpus, in which the banded tiers look; absent: they look in the whole corpus. See
+    /// [`Sampler::refresh`](super::Sampler::refresh).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshConfig>,
+    /// Hash codes that prune the scans of the corpus; absent: scans are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hashing: Option<HashingConfig>,
     /// Trouble, and the ladder of schemes to step back on.
     pub safety: SafetyConfig,
     /// What records say.
@@ -87,6 +94,8 @@ impl Default for SamplerConfig {
             usage: UsageConfig::default(),
             weights: None,
             bank: BankConfig::default(),
+            refresh: None,
+            hashing: None,
             safety: SafetyConfig::default(),
             statistics: StatisticsConfig::default(),
         }
@@ -248,6 +257,18 @@ impl Default for LossConfig {
     }
 }
 
+impl Guards {
+    /// A tier's band, ranks aside, with the guard against scores above the positive.
+    pub(super) fn band(&self, band: &TierBand) -> Band {
+        Band {
+            lo: band.lo.unwrap_or(f32::NEG_INFINITY),
+            hi: band.hi.unwrap_or(f32::INFINITY),
+            margin: Some(band.margin.map_or(-self.above, |margin| margin.max(-self.above))),
+            ratio: band.ratio,
+        }
+    }
+}
+
 impl SamplerConfig {
     /// Reads a configuration from TOML.
     ///
@@ -337,6 +358,8 @@ impl SamplerConfig {
         if self.bank.slots == 0 {
             return Err(Error::spec("bank.slots", "0; a bank needs at least one slot"));
         }
+        self.refresh.as_ref().map_or(Ok(()), |refresh| refresh.validate(self))?;
+        self.hashing.as_ref().map_or(Ok(()), HashingConfig::validate)?;
         self.statistics.validate()?;
         self.loss.directions().map(drop)
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::hashing::Recall;
 use super::record::Source;
 use super::safety::Scheme;
 use super::tiers::{Tier, TierBand};
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, Rows};
+use crate::matrix::Rows;
+use crate::output::Counts;
 use crate::spec::{InfoNce, Lists, length};
 
 /// Rows of a training step: row `i` of the queries and row `i` of the keys are a pair.
@@ -89,7 +91,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Rows of the corpus among which the tiers `hard` and `semi_hard` look, for each query, in place of the whole
-    /// corpus: mined lists, or what hash codes suggest. They are scored anew, by the rows as they are now.
+    /// corpus and of what [`Sampler::refresh`](super::Sampler::refresh) keeps of it. They are scored anew, by the rows as they
+    /// are now.
     pub fn candidates(mut self, lists: &'a Lists) -> Self {
         self.candidates = Some(lists);
         self
@@ -252,6 +255,10 @@ pub struct Draw {
     /// Per extra key, what its use is counted under; none where it is not known elsewhere.
     pub(super) use_keys: Vec<Option<usize>>,
     pub(super) info_nce: InfoNce,
+    /// Scores of the sources, by which the controller places the band of the next step.
+    pub(super) placing: Option<Counts>,
+    /// The recall of scans that were pruned.
+    pub(super) recall: Recall,
 }
 
 impl Draw {
@@ -278,20 +285,4 @@ impl Draw {
     pub fn info_nce(&self) -> InfoNce {
         self.info_nce.clone()
     }
-}
-
-/// Some rows of several sources as one matrix of f32.
-pub(super) fn gather<'a>(
-    dim: usize,
-    rows: impl ExactSizeIterator<Item = (&'a dyn Rows, usize)>,
-) -> Result<Matrix<'static>> {
-    let count = rows.len();
-    let mut out = vec![0.0_f32; count * dim];
-    for (place, (source, row)) in rows.enumerate() {
-        if source.dim() != dim {
-            return Err(Error::shape("rows", format!("dim {} beside dim {dim}", source.dim())));
-        }
-        source.read(row..row + 1)?.widen_row(0, &mut out[place * dim..][..dim]);
-    }
-    Matrix::from_vec(out, count, dim)
 }

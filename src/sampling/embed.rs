@@ -22,7 +22,31 @@ pub struct Dependents<'a> {
 }
 
 /// Takes rows of a corpus that were embedded anew, from row `start` on, and brings what depends on them up to date, for
-/// those rows only; mined lists become stale.
+/// those rows only; mined lists become stale. A [`Sampler`](super::Sampler) does so for what it keeps itself:
+/// [`Sampler::keys_changed`](super::Sampler::keys_changed).
+///
+/// ```
+/// use cosmine::sampling::{Dependents, MinedLists, embed_keys};
+/// use cosmine::{Device, Matrix, Rows, spec::HashCodes, spec::TopK};
+/// let device = Device::cpu();
+/// let keys = Matrix::from_vec((0..40).map(|i| (i as f32 * 0.7).sin()).collect(), 10, 4)?;
+/// let (hash, mut corpus) = (HashCodes::new(64), device.upload(&keys)?);
+/// let (mut codes, mut lists) = (device.hash_codes(&hash, &keys)?, MinedLists::new(10, 10));
+/// lists.refresh(&device, &TopK::new(3).exclude_self(0), &keys, &corpus, 0, 1_000)?;
+///
+/// let new = Matrix::from_vec(vec![0.3_f32, -0.2, 0.9, 0.1], 1, 4)?;
+/// let parts = Dependents {
+///     corpus: Some(&mut corpus),
+///     codes: Some((&hash, &mut codes)),
+///     lists: Some(&mut lists),
+///     ..Dependents::default()
+/// };
+/// embed_keys(&device, 1, 6, &new, parts)?;
+/// assert_eq!(corpus.read(6..7)?.row(0), new.row(0));
+/// assert_eq!(codes, device.hash_codes(&hash, &corpus)?);
+/// assert_eq!(lists.stale(), 10);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) where the rows do not fit behind `start` or differ in dim or dtype; what a device

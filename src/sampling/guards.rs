@@ -1,14 +1,16 @@
 //! Drawing from one source for one tier: band, selection, and the guards against false negatives.
 
 use super::config::{Guards, MetricName};
-use super::draw::{Batch, gather};
+use super::draw::Batch;
 use super::permutation::Permutation;
 use super::pool::Pool;
+use super::rows::gathered;
+use super::scan::Scan;
 use super::tiers::{Selection, Tier, TierBand};
 use super::usage::Usage;
 use crate::device::Device;
 use crate::error::Result;
-use crate::spec::{Band, Lists, Metric, NonFinite, Select, TopK};
+use crate::spec::{Lists, Metric, NonFinite, Select, TopK};
 
 /// A key that was drawn, with its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,29 +60,27 @@ impl Drawing<'_> {
         if aim.is_empty() {
             return Ok((vec![Vec::new(); want.len()], 0));
         }
-        let lists = match aim.tier {
-            Tier::Random => pool.lists,
-            Tier::Hard | Tier::SemiHard => pool.lists.or(pool.candidates),
-        };
-        match (aim.tier, lists) {
+        match (aim.tier, pool.lists) {
             (_, Some(lists)) => {
                 let candidates = (0..want.len()).map(|row| lists.get(row).to_vec()).collect();
                 self.among(pool, aim, want, candidates)
             }
             (Tier::Random, None) => self.walk(pool, aim, want),
-            (_, None) => self.scan(pool, aim, want),
-        }
-    }
-
-    /// The band of a tier, with the guard against scores above the positive.
-    fn band(&self, aim: &Aim) -> Band {
-        let TierBand { lo, hi, margin, ratio, .. } = aim.band;
-        let guard = -self.guards.above;
-        Band {
-            lo: lo.unwrap_or(f32::NEG_INFINITY),
-            hi: hi.unwrap_or(f32::INFINITY),
-            margin: Some(margin.map_or(guard, |margin| margin.max(guard))),
-            ratio,
+            (_, None) => {
+                // Who has candidates looks among them, the others look everywhere.
+                let candidates: Vec<Option<Vec<usize>>> =
+                    (0..want.len()).map(|row| pool.candidates(row).map(<[usize]>::to_vec)).collect();
+                let split = |looks: bool| {
+                    let wanted = candidates.iter().zip(want);
+                    wanted.map(|(own, want)| if own.is_some() == looks { *want } else { 0 }).collect::<Vec<usize>>()
+                };
+                let (looking, scanning) = (split(true), split(false));
+                let candidates = candidates.into_iter().map(Option::unwrap_or_default).collect();
+                let (mut drawn, of_looking) = self.among(pool, aim, &looking, candidates)?;
+                let (scanned, of_scanning) = self.scan(pool, aim, &scanning)?;
+                drawn.iter_mut().zip(scanned).for_each(|(drawn, scanned)| drawn.extend(scanned));
+                Ok((drawn, of_looking + of_scanning))
+            }
         }
     }
 
@@ -122,7 +122,7 @@ impl Drawing<'_> {
     }
 
     /// The keys that `top_k` finds for some rows.
-    fn ask(&self, pool: &Pool, aim: &Aim, want: &[usize], open: &[usize]) -> Result<Vec<Vec<Hit>>> {
+    fn ask(&self, pool: &mut Pool, aim: &Aim, want: &[usize], open: &[usize]) -> Result<Vec<Vec<Hit>>> {
         let most = open.iter().map(|row| want[*row]).max().unwrap_or(0);
         // Of a rank window all ranks are needed, to choose from them.
         let (k, select) = match aim.band.ranks {
@@ -138,16 +138,25 @@ impl Drawing<'_> {
             .exclude_keys(pool.blocked.clone())
             .exclude_pairs(Lists::from_rows(open.iter().map(|row| pool.refused[*row].iter().copied())))
             .select(select);
-        spec.band = self.band(aim);
+        spec.band = self.guards.band(&aim.band);
         if let (Some(keys), Some(queries)) = (pool.groups(), batch.query_groups) {
             spec = spec.exclude_groups(open.iter().map(|row| queries[*row]).collect(), keys.clone());
         }
-        let found = if open.len() == batch.rows() {
-            self.device.top_k(&spec, batch.queries, pool.rows)?
-        } else {
-            let queries = gather(batch.queries.dim(), open.iter().map(|row| (batch.queries, *row)))?;
-            self.device.top_k(&spec, &queries, pool.rows)?
+        let part;
+        let queries = match open.len() == batch.rows() {
+            true => batch.queries,
+            false => {
+                part = gathered(batch.queries, open)?;
+                &part
+            }
         };
+        let scan = Scan { device: self.device, codes: pool.codes };
+        let found = scan.top_k(&spec, queries, pool.rows)?;
+        if let (Some((hashing, _)), None) = (pool.codes, &pool.recall) {
+            let (all, has) =
+                ((0..open.len()).collect::<Vec<_>>(), |row, key| found.row_indices(row).contains(&(key as i64)));
+            pool.recall = Some(hashing.measure(self.device, &spec, queries, pool.rows, &all, self.step, has)?);
+        }
         let hits = |row| found.row_indices(row).iter().zip(found.row_scores(row));
         Ok((0..open.len())
             .map(|row| hits(row).map(|(key, score)| Hit { key: *key as usize, score: *score }).collect())
@@ -185,8 +194,11 @@ impl Drawing<'_> {
 
     /// The candidates, ascending, that lie inside the band, with their scores, the hardest first.
     fn passing(&self, pool: &Pool, aim: &Aim, candidates: Vec<Vec<usize>>) -> Result<Vec<Vec<Hit>>> {
-        let band = self.band(aim);
+        let band = self.guards.band(&aim.band);
         let lists = Lists::from_rows(candidates);
+        if lists.items() == 0 {
+            return Ok(vec![Vec::new(); lists.rows()]);
+        }
         let scores = self.device.score_pairs(
             Metric::from(self.metric),
             NonFinite::Error,

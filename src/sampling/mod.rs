@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Batch`], [`Corpus`], [`Bank`] | where negatives come from: keys of the batch (in the loss anyway, never drawn), keys listed for a query, the corpus, keys of earlier steps |
 //! | [`Tier`], [`TierBand`], [`Selection`] | how hard they are: a band and a selection per tier, shares, a floor of random ones |
+//! | [`Sampler::refresh`], [`Queries`] | lists mined over the corpus and hash codes, in which the tiers look: how they follow the model |
 //! | [`Guards`] | what keeps false negatives out, beside ids, groups and excluded pairs |
 //! | [`Curriculum`], [`Controller`], [`Averages`] | what changes with the step, by schedule and by what was seen |
 //! | [`Usage`], [`Weights`] | that few keys do not rule the run; that useful ones count more |
@@ -73,8 +74,10 @@
 //! # Ok::<(), cosmine::Error>(())
 //! ```
 //!
-//! Where a scan of the corpus at every step is too dear, [`Batch::candidates`] names the rows among which the banded
-//! tiers look: lists mined some steps ago, or what hash codes suggest. They are scored anew, so bands and guards hold.
+//! Where a scan of the corpus at every step is too dear, the table `[refresh]` of the configuration has lists mined that the
+//! banded tiers look in, and `[hashing]` has scans pruned by hash codes; [`Sampler::refresh`] keeps both up to date, within
+//! a budget, and [`Sampler::keys_changed`] tells it what was embedded anew. [`Batch::candidates`] brings lists of one's own.
+//! Candidates are scored anew, so bands and guards hold.
 
 mod averages;
 mod bank;
@@ -96,8 +99,10 @@ mod permutation;
 mod pool;
 mod record;
 mod refresh;
+mod rows;
 mod safety;
 mod sampler;
+mod scan;
 mod schedule;
 mod state;
 pub mod statistics;
@@ -106,6 +111,7 @@ mod survey;
 mod taken;
 mod tiers;
 mod trouble;
+mod upkeep;
 mod usage;
 mod weights;
 
@@ -135,5 +141,6 @@ pub use state::SamplerState;
 pub use sums::{Mean, Sum};
 pub use tiers::{Selection, Tier, TierBand, split};
 pub use trouble::{Health, TroubleConfig};
+pub use upkeep::{Queries, RefreshConfig};
 pub use usage::{Usage, UsageConfig};
 pub use weights::{Usefulness, Weights, WeightsConfig};

@@ -4,6 +4,8 @@ use super::bank::Bank;
 use super::controller::hardness;
 use super::draw::{Batch, Draw};
 use super::gradient_mass::{DrawnPair, GradientMass};
+use super::hashing::Recall;
+use super::held_out::potential;
 use super::record::{BandRecord, Source, StepRecord};
 use super::sampler::Sampler;
 use super::statistics::{self, AskedTier};
@@ -55,9 +57,9 @@ impl Sampler {
         self.enqueue(batch)?;
         self.learn(draw, loss);
         let statistics = &loss.statistics;
-        self.averages.observe(mean(&statistics.positive), mean(&statistics.mean_negative));
-        (record.gap, record.gap_rate) = (self.averages.gap.value(), self.averages.gap.rate());
-        self.curriculum.observe(statistics, &self.averages);
+        self.run.averages.observe_rows(&statistics.positive, &statistics.mean_negative);
+        (record.gap, record.gap_rate) = (self.run.averages.gap.value(), self.run.averages.gap.rate());
+        self.run.curriculum.observe(statistics, &self.run.averages);
         let finite = [&gradients.queries, &gradients.keys, &gradients.negatives];
         let finite = finite.iter().all(|part| part.iter().all(|value| value.is_finite()));
         let health = Health {
@@ -66,9 +68,9 @@ impl Sampler {
             starved: (draw.asked[0] + draw.asked[1] > 0).then(|| draw.starved_rows as f64 / draw.rows.max(1) as f64),
             even_use: self.count_uses(draw, &mut record)?,
         };
-        let events = self.safety.observe(self.step, &health);
+        let events = self.run.safety.observe(self.run.step, &health);
         record.events.extend(events);
-        self.step += 1;
+        self.end_step(draw);
         Ok(record)
     }
 
@@ -82,13 +84,32 @@ impl Sampler {
         let mut record = self.draw_record(draw)?;
         self.enqueue(batch)?;
         self.count_uses(draw, &mut record)?;
-        self.step += 1;
+        self.end_step(draw);
         Ok(record)
     }
 
+    /// The controller places the band of the next step; what was told is told.
+    fn end_step(&mut self, draw: &Draw) {
+        if let Some(counts) = &draw.placing {
+            self.run.curriculum.place(counts);
+        }
+        self.run.recall.add(self.run.step_recall);
+        // Codes are judged by what they were chosen for.
+        if self.run.config.refresh.is_none() {
+            self.run.recall.add(draw.recall);
+        }
+        self.run.events.clear();
+        (self.run.embedded, self.run.mined, self.run.step_recall) = (0, 0, Recall::default());
+        self.run.step += 1;
+        self.mining_seconds = 0.0;
+    }
+
     fn check(&self, draw: &Draw, batch: &Batch) -> Result<()> {
-        if draw.step != self.step {
-            return Err(Error::spec("draw", format!("of step {}; the sampler is at step {}", draw.step, self.step)));
+        if draw.step != self.run.step {
+            return Err(Error::spec(
+                "draw",
+                format!("of step {}; the sampler is at step {}", draw.step, self.run.step),
+            ));
         }
         match batch.rows() == draw.rows {
             true => Ok(()),
@@ -97,14 +118,17 @@ impl Sampler {
     }
 
     /// What a draw says by itself.
-    fn draw_record(&mut self, draw: &Draw) -> Result<StepRecord> {
-        let config = &self.config.statistics;
+    fn draw_record(&self, draw: &Draw) -> Result<StepRecord> {
+        let config = &self.run.config.statistics;
         let summary = |scores: &[f32]| statistics::score_summary(scores, config.bins, config.lo, config.hi);
         let scores: Vec<f32> = draw.negatives.iter().map(|negative| negative.score).collect();
         let ages: Vec<u64> = draw.negatives.iter().filter_map(|negative| negative.age).collect();
         let mut rejected = draw.rejected.clone().unwrap_or_default();
         rejected.insert("duplicate".to_owned(), draw.duplicates);
         let band = draw.band;
+        let mut recall = self.run.step_recall;
+        recall.add(draw.recall);
+        let listing = self.run.listing.as_ref();
         Ok(StepRecord {
             step: draw.step,
             seconds: Some(self.began.elapsed().as_secs_f64()),
@@ -125,13 +149,15 @@ impl Sampler {
             suspects: draw.suspects,
             short_rows: Some(draw.short_rows),
             age: statistics::age(&ages),
-            events: std::mem::take(&mut self.events),
+            hashing: self.run.hashing.as_ref().filter(|_| recall.sampled > 0).map(|hashing| hashing.record(recall)),
+            refresh: listing.map(|listing| listing.record(self.run.step, self.run.embedded, self.run.mined)),
+            events: self.run.events.clone(),
             ..StepRecord::default()
         })
     }
 
     /// What a draw and its loss say.
-    fn record(&mut self, draw: &Draw, loss: &Loss, scores: &[f32]) -> Result<StepRecord> {
+    fn record(&self, draw: &Draw, loss: &Loss, scores: &[f32]) -> Result<StepRecord> {
         let pairs = draw.negatives.iter().zip(&draw.extra);
         let drawn: Vec<DrawnPair> =
             pairs.map(|(one, extra)| DrawnPair { query: one.query, extra: *extra, score: one.score }).collect();
@@ -139,8 +165,8 @@ impl Sampler {
         let finite = loss.loss.is_finite() && loss.negative_influence.iter().all(|influence| influence.is_finite());
         let mass = if finite { GradientMass::of(&draw.info_nce, loss, &drawn)? } else { None };
         let in_batch = (draw.rows * draw.rows.saturating_sub(1)) as u64;
-        let within = self.config.curriculum.controller.as_ref().map(|controller| controller.within);
-        let within = within.unwrap_or(f64::from(self.config.statistics.within));
+        let within = self.run.config.curriculum.controller.as_ref().map(|controller| controller.within);
+        let within = within.unwrap_or(f64::from(self.run.config.statistics.within));
         Ok(StepRecord {
             loss: Some(f64::from(loss.loss)),
             hardness: hardness(&loss.statistics, within),
@@ -152,7 +178,7 @@ impl Sampler {
 
     /// The weights learn how useful keys were.
     fn learn(&mut self, draw: &Draw, loss: &Loss) {
-        if let Some(weights) = &mut self.weights {
+        if let Some(weights) = &mut self.run.weights {
             let keys = draw.use_keys.iter().zip(&loss.negative_influence);
             // Influence that is no number is trouble, which is told elsewhere, and teaches nothing.
             drop(weights.observe(keys.filter_map(|(key, influence)| Some(((*key)?, *influence)))));
@@ -161,8 +187,8 @@ impl Sampler {
 
     /// Counts the uses of the keys; gives how even they are.
     fn count_uses(&mut self, draw: &Draw, record: &mut StepRecord) -> Result<Option<f64>> {
-        self.usage.record(self.step, draw.extra.iter().filter_map(|extra| draw.use_keys[*extra]));
-        let uses: Vec<f64> = self.usage.counts(self.step).map(|(_, uses)| uses).collect();
+        self.run.usage.record(self.run.step, draw.extra.iter().filter_map(|extra| draw.use_keys[*extra]));
+        let uses: Vec<f64> = self.run.usage.counts(self.run.step).map(|(_, uses)| uses).collect();
         record.usage = statistics::usage(&uses, draw.sources_keys.max(uses.len()))?;
         Ok(record
             .usage
@@ -172,15 +198,15 @@ impl Sampler {
     }
 
     fn enqueue(&mut self, batch: &Batch) -> Result<()> {
-        if self.config.sources.bank == 0.0 || batch.rows() == 0 {
+        if self.run.config.sources.bank == 0.0 || batch.rows() == 0 {
             return Ok(());
         }
         if self.bank.is_none() {
             let (dim, dtype) = (batch.keys.dim(), batch.keys.dtype());
-            self.bank = Some(Bank::new(&self.device, self.config.bank.clone(), dim, dtype)?);
+            self.bank = Some(Bank::new(&self.device, self.run.config.bank.clone(), dim, dtype)?);
         }
         let Some(bank) = &mut self.bank else { return Ok(()) };
-        bank.enqueue(self.step, batch.keys, batch.key_ids, batch.key_groups).map(drop)
+        bank.enqueue(self.run.step, batch.keys, batch.key_ids, batch.key_groups).map(drop)
     }
 
     /// Uniformity of the batch's keys: `ln mean exp(−2·d²)` over pairs of unit rows, each row with the next few.
@@ -193,9 +219,7 @@ impl Sampler {
         let pairs = Lists::from_rows((0..rows).map(next));
         let scores = self.device.score_pairs(Metric::Cosine, NonFinite::Skip, &pairs, batch.keys, batch.keys)?;
         let mut mean = Mean::default();
-        for score in scores.into_iter().filter(|score| !score.is_nan()) {
-            mean.add((-2.0 * (2.0 - 2.0 * f64::from(score))).exp());
-        }
+        scores.into_iter().filter(|score| !score.is_nan()).for_each(|score| mean.add(potential(score)));
         Ok((mean.count() > 0).then(|| mean.value().ln()))
     }
 }
@@ -211,11 +235,4 @@ fn tiers(draw: &Draw, scores: &[f32], mass: Option<&GradientMass>) -> Result<Vec
     let of: Vec<Option<usize>> =
         draw.negatives.iter().map(|negative| Tier::ALL.iter().position(|tier| *tier == negative.tier)).collect();
     statistics::tier_records(&asked, &of, scores, mass)
-}
-
-/// The mean of the values that exist; NaN without one.
-fn mean(values: &[f32]) -> f64 {
-    let mut mean = Mean::default();
-    values.iter().filter(|value| !value.is_nan()).for_each(|value| mean.add(f64::from(*value)));
-    mean.value()
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::bank::Bank;
 use super::draw::{Batch, Corpus, DrawnKey};
+use super::hashing::{Hashing, Recall};
 use super::record::Source;
+use crate::codes::Codes;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
 use crate::spec::{Bitset, Lists};
@@ -34,8 +36,12 @@ pub(super) struct Pool<'a> {
     pub(super) refused: Vec<BTreeSet<usize>>,
     /// The only keys that a query may get, where it has a list.
     pub(super) lists: Option<&'a Lists>,
-    /// Where the banded tiers look, in place of all keys.
-    pub(super) candidates: Option<&'a Lists>,
+    /// Where the banded tiers look for a query, in place of all keys; empty where nobody has such a list.
+    candidates: Vec<Option<&'a [usize]>>,
+    /// What prunes the scans of its keys.
+    pub(super) codes: Option<(&'a Hashing, &'a Codes)>,
+    /// The recall of a scan that was pruned.
+    pub(super) recall: Option<Recall>,
 }
 
 impl<'a> Pool<'a> {
@@ -47,9 +53,22 @@ impl<'a> Pool<'a> {
         pool.refuse_excluded(batch)?;
         if let Some(lists) = batch.candidates {
             lists.validate("candidates", batch.rows(), corpus.rows.rows())?;
-            pool.candidates = Some(lists);
+            pool.candidates = (0..batch.rows()).map(|row| Some(lists.get(row))).collect();
         }
         Ok(pool)
+    }
+
+    /// The same with a list of candidates for each query that has one, unless the batch brings its own.
+    pub(super) fn listed_for(mut self, batch: &Batch<'a>, list: impl Fn(i64) -> Option<&'a [usize]>) -> Pool<'a> {
+        if let (Some(ids), true) = (batch.query_ids, self.candidates.is_empty()) {
+            self.candidates = ids.iter().map(|id| list(*id)).collect();
+        }
+        self
+    }
+
+    /// Where the banded tiers look for a query, in place of all keys.
+    pub(super) fn candidates(&self, row: usize) -> Option<&'a [usize]> {
+        self.candidates.get(row).copied().flatten()
     }
 
     /// The keys that the batch lists: rows of their own, or of the corpus.
@@ -117,7 +136,9 @@ impl<'a> Pool<'a> {
             blocked,
             refused,
             lists: None,
-            candidates: None,
+            candidates: Vec::new(),
+            codes: None,
+            recall: None,
         }
     }
 
@@ -143,7 +164,9 @@ impl<'a> Pool<'a> {
             blocked,
             refused,
             lists: None,
-            candidates: None,
+            candidates: Vec::new(),
+            codes: None,
+            recall: None,
         };
         for key in batch.key_ids.into_iter().flatten().filter_map(|id| pool.find(*id)).collect::<Vec<_>>() {
             pool.blocked.insert(key);

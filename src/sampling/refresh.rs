@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes;
 use super::record::RefreshRecord;
+use super::scan::Scan;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
@@ -124,6 +125,11 @@ impl MinedLists {
         self.lists.len()
     }
 
+    /// Number of keys that lists are mined from.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
     /// Whether there is no list.
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty()
@@ -208,6 +214,19 @@ impl MinedLists {
         step: u64,
         budget: u64,
     ) -> Result<Refreshed> {
+        self.refresh_by(Scan { device, codes: None }, spec, queries, keys, step, budget)
+    }
+
+    /// As [`MinedLists::refresh`], by any scan.
+    pub(super) fn refresh_by(
+        &mut self,
+        scan: Scan,
+        spec: &TopK,
+        queries: &dyn Rows,
+        keys: &dyn Rows,
+        step: u64,
+        budget: u64,
+    ) -> Result<Refreshed> {
         if (queries.rows(), keys.rows()) != (self.lists.len(), self.keys) {
             let reason = format!(
                 "{} queries and {} keys, for lists of {} among {}",
@@ -224,9 +243,9 @@ impl MinedLists {
         }
         let mut done = Refreshed::default();
         let mut left = budget.saturating_add(self.saved);
-        let scan = (self.keys as u64).max(1);
-        let call =
-            Call { device, spec, queries, keys, positives: spec.positives.to_lists(queries.rows(), spec.first_query) };
+        let all_keys = (self.keys as u64).max(1);
+        let positives = spec.positives.to_lists(queries.rows(), spec.first_query);
+        let call = Call { scan, spec, queries, keys, positives };
         let mut order: Vec<usize> = (0..self.lists.len()).filter(|query| self.is_stale(*query)).collect();
         order.sort_by_key(|query| (self.lists[*query].mined.map_or(0, |mined| mined + 1), *query));
         let mut rest = &order[..];
@@ -236,7 +255,7 @@ impl MinedLists {
             let fits = |query: &&usize| {
                 let repair = self.repair(&call, **query).map_or(0, |keys| keys.len() as u64);
                 let is_first = cost == 0;
-                (cost, looked_at) = (cost + scan + repair, looked_at + repair);
+                (cost, looked_at) = (cost + all_keys + repair, looked_at + repair);
                 cost <= left && (is_first || looked_at <= MOST_PAIRS)
             };
             let count = rest.iter().take_while(fits).count();
@@ -298,7 +317,9 @@ impl MinedLists {
     /// must be mined anew, or where that costs no more.
     fn repair(&self, call: &Call, query: usize) -> Option<Vec<usize>> {
         let (list, spec) = (&self.lists[query], call.spec);
-        if list.mined.is_none() || list.query_changed || spec.select != Select::Hardest || spec.skip != 0 {
+        // What a pruned scan passed over is not known to lie behind the last entry.
+        let complete = spec.select == Select::Hardest && spec.skip == 0 && call.scan.codes.is_none();
+        if list.mined.is_none() || list.query_changed || !complete {
             return None;
         }
         let log = &self.log[self.log.partition_point(|change| change.number <= list.changes)..];
@@ -342,7 +363,7 @@ impl MinedLists {
 
 /// What one refresh works with.
 struct Call<'a> {
-    device: &'a Device,
+    scan: Scan<'a>,
     spec: &'a TopK,
     queries: &'a dyn Rows,
     keys: &'a dyn Rows,
@@ -352,17 +373,18 @@ struct Call<'a> {
 impl Call<'_> {
     fn mine(&self, rows: Range<usize>) -> Result<Neighbours> {
         match rows == (0..self.queries.rows()) {
-            true => self.device.top_k(self.spec, self.queries, self.keys),
-            false => self.device.top_k(&self.spec.rows(rows.clone())?, &self.queries.read(rows)?, self.keys),
+            true => self.scan.top_k(self.spec, self.queries, self.keys),
+            false => self.scan.top_k(&self.spec.rows(rows.clone())?, &self.queries.read(rows)?, self.keys),
         }
     }
 
     fn among(&self, rows: Range<usize>, candidates: &Lists) -> Result<Neighbours> {
-        self.device.top_k_among(&self.spec.rows(rows.clone())?, candidates, &self.queries.read(rows)?, self.keys)
+        let spec = self.spec.rows(rows.clone())?;
+        self.scan.device.top_k_among(&spec, candidates, &self.queries.read(rows)?, self.keys)
     }
 }
 
-fn within(argument: &'static str, range: &Range<usize>, rows: usize) -> Result<()> {
+pub(super) fn within(argument: &'static str, range: &Range<usize>, rows: usize) -> Result<()> {
     match range.start <= range.end && range.end <= rows {
         true => Ok(()),
         false => Err(Error::shape(argument, format!("rows {range:?} of {rows}"))),

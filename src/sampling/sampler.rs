@@ -4,19 +4,19 @@ use std::time::Instant;
 
 use super::bank::Bank;
 use super::config::SamplerConfig;
-use super::curriculum::Curriculum;
-use super::draw::{Batch, Corpus, Draw, DrawnKey, gather};
+use super::draw::{Batch, Corpus, Draw};
 use super::force::Force;
 use super::guards::Drawing;
+use super::hashing::Recall;
 use super::pool::Pool;
-use super::record::{Event, Source};
-use super::safety::{Safety, Scheme};
-use super::state::SamplerState;
+use super::record::Source;
+use super::rows::widen_into;
+use super::safety::Scheme;
+use super::state::{Run, SamplerState};
+use super::statistics;
 use super::taken::{Extra, Taken};
 use super::tiers::{normalised, tier_counts};
-use super::usage::Usage;
-use super::weights::Weights;
-use super::{Averages, statistics};
+use crate::codes::Codes;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
@@ -38,8 +38,9 @@ use crate::spec::{Guard, InfoNce, Metric, NonFinite, Positives};
 /// source, from the random tier to that of the other sources; what nobody can give is missing.
 ///
 /// # What a draw depends on
-/// On the configuration, the step, the scores, and per query on its number (its id, see [`Batch`]) and the keys that
-/// are in its batch: not on the other queries, the device, its threads or its memory.
+/// On the configuration, the step, what earlier steps were observed to give, the scores, and per query on its number (its
+/// id, see [`Batch`]) and the keys that are in its batch: not on the other queries, the device, its threads or its memory.
+/// The controller's band is the one that the step before has placed; the first step has none.
 ///
 /// ```
 /// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig, Tier};
@@ -62,16 +63,10 @@ use crate::spec::{Guard, InfoNce, Metric, NonFinite, Positives};
 /// ```
 pub struct Sampler {
     pub(super) device: Device,
-    pub(super) config: SamplerConfig,
-    pub(super) step: u64,
-    pub(super) averages: Averages,
-    pub(super) curriculum: Curriculum,
-    pub(super) usage: Usage,
-    pub(super) weights: Option<Weights>,
-    pub(super) safety: Safety,
+    pub(super) run: Run,
     pub(super) bank: Option<Bank>,
-    /// What the next record is to tell.
-    pub(super) events: Vec<Event>,
+    /// The codes of the corpus, made anew from its rows where they are missing.
+    pub(super) codes: Option<Codes>,
     pub(super) began: Instant,
     pub(super) mining_seconds: f64,
 }
@@ -82,42 +77,35 @@ impl Sampler {
     /// # Errors
     /// As [`SamplerConfig::validate`].
     pub fn new(device: &Device, config: SamplerConfig) -> Result<Self> {
-        config.validate()?;
         Ok(Sampler {
             device: device.clone(),
-            step: 0,
-            averages: Averages::new(config.statistics.decay)?,
-            curriculum: Curriculum::new(config.curriculum.clone())?,
-            usage: Usage::new(config.usage.clone())?,
-            weights: config.weights.clone().map(Weights::new).transpose()?,
-            safety: Safety::new(config.safety.clone())?,
+            run: Run::new(config)?,
             bank: None,
-            events: Vec::new(),
+            codes: None,
             began: Instant::now(),
             mining_seconds: 0.0,
-            config,
         })
     }
 
     /// The configuration.
     pub fn config(&self) -> &SamplerConfig {
-        &self.config
+        &self.run.config
     }
 
     /// The step that the next draw is for.
     pub fn step(&self) -> u64 {
-        self.step
+        self.run.step
     }
 
     /// Goes on from another step, with all else as it is: for a run that begins late, or to draw for one step alone.
     pub fn start_at(mut self, step: u64) -> Self {
-        self.step = step;
+        self.run.step = step;
         self
     }
 
     /// The scheme in force.
     pub fn scheme(&self) -> Scheme {
-        self.safety.scheme()
+        self.run.safety.scheme()
     }
 
     /// The bank, once a batch has entered it.
@@ -130,8 +118,8 @@ impl Sampler {
     /// # Errors
     /// [`Error::Spec`] where the scheme is not on the ladder.
     pub fn roll_back(&mut self, scheme: Scheme, reason: &str) -> Result<()> {
-        let event = self.safety.roll_back(self.step, scheme, reason)?;
-        self.events.push(event);
+        let event = self.run.safety.roll_back(self.run.step, scheme, reason)?;
+        self.run.events.push(event);
         Ok(())
     }
 
@@ -140,17 +128,7 @@ impl Sampler {
     /// # Errors
     /// What the device says while the bank is read.
     pub fn save(&self) -> Result<SamplerState> {
-        Ok(SamplerState {
-            config: self.config.clone(),
-            step: self.step,
-            averages: self.averages.clone(),
-            curriculum: self.curriculum.clone(),
-            usage: self.usage.clone(),
-            weights: self.weights.clone(),
-            safety: self.safety.clone(),
-            bank: self.bank.as_ref().map(Bank::state).transpose()?,
-            events: self.events.clone(),
-        })
+        Ok(SamplerState { run: self.run.clone(), bank: self.bank.as_ref().map(Bank::state).transpose()? })
     }
 
     /// A sampler that goes on where another was saved.
@@ -158,17 +136,14 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::new`]; [`Error::Spec`] where the state contradicts itself.
     pub fn restore(device: &Device, state: SamplerState) -> Result<Self> {
-        let new = Sampler::new(device, state.config)?;
+        state.run.config.validate()?;
         Ok(Sampler {
-            step: state.step,
-            averages: state.averages,
-            curriculum: state.curriculum,
-            usage: state.usage,
-            weights: state.weights,
-            safety: state.safety,
+            device: device.clone(),
+            run: state.run,
             bank: state.bank.map(|bank| Bank::restore(device, &bank)).transpose()?,
-            events: state.events,
-            ..new
+            codes: None,
+            began: Instant::now(),
+            mining_seconds: 0.0,
         })
     }
 
@@ -180,30 +155,32 @@ impl Sampler {
     pub fn draw(&mut self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Draw> {
         let start = Instant::now();
         batch.validate()?;
-        corpus.map_or(Ok(()), Corpus::validate)?;
+        if let Some(corpus) = corpus {
+            corpus.validate()?;
+            self.make_codes(corpus)?;
+        }
         let own = Positives::Aligned.to_lists(batch.rows(), 0);
-        let metric = Metric::from(self.config.metric);
+        let metric = Metric::from(self.run.config.metric);
         let positives = self.device.score_pairs(metric, NonFinite::Error, &own, batch.queries, batch.keys)?;
-        // The controller needs the sources' scores before the band is known.
-        let placed = self.place(batch, corpus)?;
-        self.curriculum = placed;
-        let force = Force::of(self.scheme(), &self.config, &self.curriculum, self.step);
+        let force = Force::of(self.scheme(), &self.run.config, &self.run.curriculum, self.run.step);
         let mut pools = self.pools(batch, corpus, &force)?;
         let drawing = Drawing {
             device: &self.device,
             batch,
-            metric: self.config.metric,
-            guards: self.config.guards,
-            seed: self.config.seed,
-            step: self.step,
+            metric: self.run.config.metric,
+            guards: self.run.config.guards,
+            seed: self.run.config.seed,
+            step: self.run.step,
             positives: &positives,
-            usage: &self.usage,
+            usage: &self.run.usage,
         };
-        let counts = tier_counts(force.negatives, force.shares, self.config.tiers.random.floor);
+        let counts = tier_counts(force.negatives, force.shares, self.run.config.tiers.random.floor);
+        let placing = self.placing(batch, &pools)?;
         let taken = Taken::take(&drawing, &mut pools, &force.aims, counts)?;
         let audit = self.audit(batch, &positives, &pools)?;
-        let draw = self.assemble(batch, positives, &pools, taken, force, audit)?;
-        self.mining_seconds = start.elapsed().as_secs_f64();
+        let recall = pools.iter().find_map(|(pool, _)| pool.recall).unwrap_or_default();
+        let draw = Draw { placing, recall, ..self.assemble(batch, positives, &pools, taken, force, audit)? };
+        self.mining_seconds += start.elapsed().as_secs_f64();
         Ok(draw)
     }
 
@@ -213,19 +190,24 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::draw`].
     pub fn negative_rows(&self, draw: &Draw, batch: &Batch, corpus: Option<&Corpus>) -> Result<Matrix<'static>> {
-        let rows = |key: &DrawnKey| -> Result<(&dyn Rows, usize)> {
-            let rows = match key.source {
+        let dim = batch.queries.dim();
+        let mut out = vec![0.0; draw.keys.len() * dim];
+        for source in Source::ALL {
+            let wanted = draw.keys.iter().enumerate().filter(|(_, key)| key.source == source);
+            let wanted: Vec<(usize, usize)> = wanted.map(|(place, key)| (key.key, place)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let rows = match source {
                 Source::Corpus => corpus.map(|corpus| corpus.rows),
                 Source::Listed => batch.listed_rows.or(corpus.map(|corpus| corpus.rows)),
                 Source::Bank => self.bank.as_ref().map(|bank| bank.rows() as &dyn Rows),
                 Source::InBatch => None,
             };
-            let missing =
-                || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", key.source.name()));
-            Ok((rows.ok_or_else(missing)?, key.key))
-        };
-        let rows = draw.keys.iter().map(rows).collect::<Result<Vec<_>>>()?;
-        gather(batch.queries.dim(), rows.into_iter())
+            let missing = || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", source.name()));
+            widen_into(&mut out, dim, rows.ok_or_else(missing)?, wanted)?;
+        }
+        Matrix::from_vec(out, draw.keys.len(), dim)
     }
 
     fn assemble(
@@ -238,12 +220,12 @@ impl Sampler {
         audit: Option<Vec<Rejected>>,
     ) -> Result<Draw> {
         let rows = batch.rows();
-        let negatives = taken.negatives(pools, self.step);
+        let negatives = taken.negatives(pools, self.run.step);
         let all: usize = taken.asked.iter().sum();
-        let extra = Extra::of(&negatives, batch, pools, self.config.loss.shared);
+        let extra = Extra::of(&negatives, batch, pools, self.run.config.loss.shared);
         let suspects = audit.as_ref().map(|rows| rows.iter().map(|row| row.get(Rule::Margin)).sum());
         let mut draw = Draw {
-            step: self.step,
+            step: self.run.step,
             scheme: force.scheme,
             rows,
             asked: taken.asked.map(|count| (count * rows) as u64),
@@ -261,6 +243,8 @@ impl Sampler {
             keys: extra.keys,
             extra: extra.places,
             use_keys: extra.use_keys,
+            placing: None,
+            recall: Recall::default(),
         };
         draw.info_nce = self.info_nce(&draw, batch, extra.shared, force.margin)?;
         Ok(draw)
@@ -269,7 +253,7 @@ impl Sampler {
     fn info_nce(&self, draw: &Draw, batch: &Batch, shared: usize, margin: f32) -> Result<InfoNce> {
         let groups: Option<Vec<i64>> = draw.keys.iter().map(|key| key.group).collect();
         let guard = Guard {
-            above: Some(self.config.guards.above),
+            above: Some(self.run.config.guards.above),
             query_groups: batch.query_groups.map(<[i64]>::to_vec),
             key_groups: batch.key_groups.map(<[i64]>::to_vec),
             negative_groups: groups.filter(|_| batch.query_groups.is_some()),
@@ -278,11 +262,11 @@ impl Sampler {
         };
         let lists = draw.lists();
         let spec = InfoNce::new(draw.info_nce.temperature)
-            .metric(self.config.metric.into())
-            .directions(self.config.loss.directions()?)
+            .metric(self.run.config.metric.into())
+            .directions(self.run.config.loss.directions()?)
             .margin(margin)
             .guard(guard);
-        let Some(weights) = self.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
+        let Some(weights) = self.run.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
             return Ok(spec.listed(lists, shared));
         };
         // A key that is not known elsewhere was never measured.

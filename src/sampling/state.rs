@@ -3,8 +3,55 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::SamplerConfig;
+use super::hashing::{Hashing, Recall};
+use super::upkeep::Listing;
 use super::{Averages, BankState, Curriculum, Event, Safety, Usage, Weights};
 use crate::error::{Error, Result};
+
+/// What a sampler knows, the rows of its bank aside: plain data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    pub(super) config: SamplerConfig,
+    pub(super) step: u64,
+    pub(super) averages: Averages,
+    pub(super) curriculum: Curriculum,
+    pub(super) usage: Usage,
+    pub(super) weights: Option<Weights>,
+    pub(super) safety: Safety,
+    pub(super) listing: Option<Listing>,
+    pub(super) hashing: Option<Hashing>,
+    /// The recall that codes had since they were last judged by it.
+    pub(super) recall: Recall,
+    /// What the next record is to tell: events, keys embedded anew, lists brought up to date, recall of mining.
+    pub(super) events: Vec<Event>,
+    pub(super) embedded: u64,
+    pub(super) mined: u64,
+    pub(super) step_recall: Recall,
+}
+
+impl Run {
+    /// A run at step 0.
+    pub(super) fn new(config: SamplerConfig) -> Result<Run> {
+        config.validate()?;
+        Ok(Run {
+            step: 0,
+            averages: Averages::new(config.statistics.decay)?,
+            curriculum: Curriculum::new(config.curriculum.clone())?,
+            usage: Usage::new(config.usage.clone())?,
+            weights: config.weights.clone().map(Weights::new).transpose()?,
+            safety: Safety::new(config.safety.clone())?,
+            listing: None,
+            hashing: None,
+            recall: Recall::default(),
+            events: Vec::new(),
+            embedded: 0,
+            mined: 0,
+            step_recall: Recall::default(),
+            config,
+        })
+    }
+}
 
 /// All that a sampler needs to go on exactly where it stood: [`Sampler::save`](super::Sampler::save) gives it,
 /// [`Sampler::restore`](super::Sampler::restore) takes it. A file keeps every bit.
@@ -22,21 +69,14 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplerState {
-    pub(super) config: SamplerConfig,
-    pub(super) step: u64,
-    pub(super) averages: Averages,
-    pub(super) curriculum: Curriculum,
-    pub(super) usage: Usage,
-    pub(super) weights: Option<Weights>,
-    pub(super) safety: Safety,
+    pub(super) run: Run,
     pub(super) bank: Option<BankState>,
-    pub(super) events: Vec<Event>,
 }
 
 impl SamplerState {
     /// The step that the next draw is for.
     pub fn step(&self) -> u64 {
-        self.step
+        self.run.step
     }
 
     /// The state as JSON.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::gradient_mass::GradientMass;
 use super::record::{AgeRecord, ScoreSummary, Source, SourceRecord, TierRecord, UsageRecord};
-use super::sums::{Mean, Sum};
+use super::sums::{Mean, Sum, mean};
 use crate::error::{Error, Result};
 use crate::output::{Rejected, Rule};
 
@@ -74,12 +74,6 @@ pub fn score_summary(scores: &[f32], bins: usize, lo: f64, hi: f64) -> Result<Op
 /// Mean positive score less mean negative score; `None` where either has no score. NaN is left out.
 pub fn gap(positives: &[f32], negatives: &[f32]) -> Option<f64> {
     Some(mean(positives)? - mean(negatives)?)
-}
-
-fn mean(scores: &[f32]) -> Option<f64> {
-    let mut mean = Mean::default();
-    scores.iter().filter(|score| !score.is_nan()).for_each(|score| mean.add(f64::from(*score)));
-    (mean.count() > 0).then(|| mean.value())
 }
 
 /// How many pairs score above their query's positive plus `above`, by the rule and the rounding of

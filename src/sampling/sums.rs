@@ -64,3 +64,10 @@ impl Mean {
         self.sum.value() / self.count as f64
     }
 }
+
+/// The mean of the values that are numbers; none where none is.
+pub(super) fn mean(values: &[f32]) -> Option<f64> {
+    let mut mean = Mean::default();
+    values.iter().filter(|value| !value.is_nan()).for_each(|value| mean.add(f64::from(*value)));
+    (mean.count() > 0).then(|| mean.value())
+}

@@ -1,14 +1,14 @@
 //! What the sources hold at a step: the keys that may be drawn, their scores, and what each guard rejects of them.
 
-use super::curriculum::Curriculum;
 use super::draw::{Batch, Corpus};
 use super::force::Force;
 use super::pool::Pool;
 use super::record::Source;
 use super::safety::Scheme;
 use super::sampler::Sampler;
+use crate::codes::Codes;
 use crate::error::{Error, Result};
-use crate::output::Rejected;
+use crate::output::{Counts, Rejected};
 use crate::spec::{Exclude, Groups, Histogram, TopK};
 
 /// Queries whose scores place the controller's band: quantiles need no more.
@@ -17,16 +17,12 @@ const PLACED_BY: usize = 16;
 const PLACING_BINS: usize = 400;
 
 impl Sampler {
-    /// The curriculum with its controller's band placed by the scores of the sources.
-    pub(super) fn place(&self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Curriculum> {
-        let mut curriculum = self.curriculum.clone();
-        if curriculum.controller().is_none() || self.scheme() != Scheme::Curriculum {
-            return Ok(curriculum);
+    /// The scores of the sources that the controller places its band by, where it is in force.
+    pub(super) fn placing(&self, batch: &Batch, pools: &[(Pool, f64)]) -> Result<Option<Counts>> {
+        if self.run.curriculum.controller().is_none() || self.scheme() != Scheme::Curriculum {
+            return Ok(None);
         }
-        let pools = self.pools(batch, corpus, &Force::of(self.scheme(), &self.config, &self.curriculum, self.step))?;
-        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else {
-            return Ok(curriculum);
-        };
+        let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else { return Ok(None) };
         let rows = batch.rows().min(PLACED_BY);
         let groups = pool.groups().zip(batch.query_groups);
         let exclude = Exclude {
@@ -35,8 +31,7 @@ impl Sampler {
             ..Exclude::default()
         };
         let spec = Histogram::new(-1.0, 1.0, PLACING_BINS).exclude(exclude);
-        curriculum.place(&self.device.histogram(&spec, &batch.queries.read(0..rows)?, pool.rows)?);
-        Ok(curriculum)
+        self.device.histogram(&spec, &batch.queries.read(0..rows)?, pool.rows).map(Some)
     }
 
     /// The sources that have a share, and their shares. A bank that holds nothing has none.
@@ -46,7 +41,7 @@ impl Sampler {
         corpus: Option<&Corpus<'a>>,
         force: &Force,
     ) -> Result<Vec<(Pool<'a>, f64)>> {
-        let shares = self.config.sources;
+        let shares = self.run.config.sources;
         let mut pools = Vec::new();
         if force.negatives == 0 {
             return Ok(pools);
@@ -56,12 +51,12 @@ impl Sampler {
                 return Err(Error::spec("sources.corpus", "has a share, and no corpus was given"));
             };
             need_ids(batch, "corpus")?;
-            pools.push((Pool::corpus(corpus, batch)?, shares.corpus));
+            pools.push((self.corpus_pool(corpus, batch)?, shares.corpus));
         }
         if shares.bank > 0.0 {
             need_ids(batch, "bank")?;
-            if let Some(bank) = self.bank.as_ref().filter(|bank| !bank.is_empty(self.step)) {
-                pools.push((Pool::bank(bank, self.step, batch, corpus), shares.bank));
+            if let Some(bank) = self.bank.as_ref().filter(|bank| !bank.is_empty(self.run.step)) {
+                pools.push((Pool::bank(bank, self.run.step, batch, corpus), shares.bank));
             }
         }
         if shares.listed > 0.0
@@ -69,16 +64,34 @@ impl Sampler {
         {
             pools.push((pool, shares.listed));
         }
-        if let Some(cap) = self.config.usage.cap {
+        if let Some(cap) = self.run.config.usage.cap {
             let capped: Vec<i64> = self
+                .run
                 .usage
-                .counts(self.step)
+                .counts(self.run.step)
                 .filter(|(_, uses)| *uses >= cap)
                 .map(|(key, _)| key as u64 as i64)
                 .collect();
             pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
         }
         Ok(pools)
+    }
+
+    /// The corpus, with what is kept of it.
+    fn corpus_pool<'a>(&'a self, corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
+        let mut pool = Pool::corpus(corpus, batch)?;
+        let keys = corpus.rows.rows();
+        let listing = self.run.listing.as_ref();
+        let kept = listing.map(|listing| listing.mined.keys()).into_iter().chain(self.codes.as_ref().map(Codes::rows));
+        if let Some(kept) = kept.into_iter().find(|kept| *kept != keys) {
+            return Err(Error::shape("corpus", format!("{keys} rows; lists and codes are of {kept}")));
+        }
+        pool.codes = self.codes();
+        let max_age = self.run.config.refresh.as_ref().and_then(|refresh| refresh.max_age);
+        Ok(match listing {
+            Some(listing) => pool.listed_for(batch, |id| listing.of(id, self.run.step, max_age)),
+            None => pool,
+        })
     }
 
     /// What each guard rejects of the corpus and the bank, at the steps at which that is counted.
@@ -88,16 +101,16 @@ impl Sampler {
         positives: &[f32],
         pools: &[(Pool, f64)],
     ) -> Result<Option<Vec<Rejected>>> {
-        let steps = self.config.statistics.audit_steps;
-        if steps == 0 || !self.step.is_multiple_of(steps) {
+        let steps = self.run.config.statistics.audit_steps;
+        if steps == 0 || !self.run.step.is_multiple_of(steps) {
             return Ok(None);
         }
         let mut all = Vec::new();
         for (pool, _) in pools.iter().filter(|(pool, _)| pool.lists.is_none()) {
             let mut spec = TopK::new(0)
-                .metric(self.config.metric.into())
+                .metric(self.run.config.metric.into())
                 .positive_scores(positives.to_vec())
-                .margin(-self.config.guards.above)
+                .margin(-self.run.config.guards.above)
                 .exclude_keys(pool.blocked.clone())
                 .count_rejected(true);
             if let (Some(keys), Some(queries)) = (pool.groups(), batch.query_groups) {

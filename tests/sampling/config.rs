@@ -1,6 +1,6 @@
 //! The configuration: defaults, files, unknown keys, wrong values.
 
-use cosmine::sampling::{SamplerConfig, Selection};
+use cosmine::sampling::{HashingConfig, RefreshConfig, SamplerConfig, Selection};
 use cosmine::{Device, Error, sampling::Sampler};
 
 #[test]
@@ -15,6 +15,8 @@ fn files_keep_every_value() {
         config.tiers.semi_hard.band.ranks = None;
         config.guards.above = 0.1 + variant as f32;
         config.loss.directions = "qk,kq".to_owned();
+        config.refresh = Some(RefreshConfig { budget: Some(1 << variant), ..RefreshConfig::default() });
+        config.hashing = Some(HashingConfig { bits: Some(128), ..HashingConfig::default() });
     }
     assert_eq!(SamplerConfig::from_toml("").unwrap(), SamplerConfig::default());
     assert_eq!(SamplerConfig::from_json("{}").unwrap(), SamplerConfig::default());
@@ -36,6 +38,8 @@ fn unknown_keys_are_errors_that_name_the_key() {
         "[usage]\ncup = 5",
         "[safety]\nladders = []",
         "[statistics]\nbin = 5",
+        "[refresh]\nlen = 5",
+        "[hashing]\nrecall = 0.5",
     ] {
         let key = text.rsplit('\n').next().unwrap().split(' ').next().unwrap();
         let error = SamplerConfig::from_toml(text).unwrap_err();
@@ -77,6 +81,14 @@ fn every_wrong_value_is_a_typed_error() {
         ("statistics.bins = 0", "statistics.bins"),
         ("statistics.hi = -1", "statistics.lo"),
         ("statistics.within = nan", "statistics.within"),
+        ("refresh.length = 0", "refresh.length"),
+        ("refresh.length = 16", "refresh.length"),
+        ("refresh.band.ranks = [0, 4]", "refresh.band"),
+        ("refresh.band = { lo = 0.5, hi = 0.4 }", "refresh.band"),
+        ("hashing.target_recall = 0", "hashing.target_recall"),
+        ("hashing.sample = 0", "hashing.sample"),
+        ("hashing.measured = 0", "hashing.measured"),
+        ("hashing.bits = 65", "hashing.bits"),
         ("loss.directions = 'kq,xx'", "loss.directions"),
         ("loss.directions = ''", "loss.directions"),
         ("negatives = -1", "config"),

@@ -7,3 +7,5 @@ mod brute;
 mod config;
 mod draws;
 mod run;
+mod steering;
+mod upkeep;

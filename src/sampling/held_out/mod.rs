@@ -7,6 +7,7 @@ mod uniformity;
 
 pub use clusters::{KMeans, purity};
 pub use retrieval::Retrieval;
+pub(super) use uniformity::potential;
 pub use uniformity::{uniformity, uniformity_rows};
 
 use std::collections::BTreeSet;

@@ -60,13 +60,18 @@ pub fn uniformity(
             for (row, scores) in scores.chunks_exact(below.rows()).enumerate() {
                 // On the diagonal, each pair once and no row with itself.
                 let from = if first == second { row + 1 } else { 0 };
-                sum.add(scores[from..].iter().map(|score| (4.0 * f64::from(*score) - 4.0).exp()).sum());
+                sum.add(scores[from..].iter().map(|score| potential(*score)).sum());
             }
         }
         progress(above.rows());
     }
     let pairs = count as f64 * (count as f64 - 1.0) / 2.0;
     Ok(((sum.value() / pairs).ln(), count))
+}
+
+/// What a pair of unit rows with cosine `score` adds: `exp(−2·|x − y|²)`.
+pub(in crate::sampling) fn potential(score: f32) -> f64 {
+    (4.0 * f64::from(score) - 4.0).exp()
 }
 
 /// How many of `rows` rows [`uniformity`] looks at.
