@@ -85,18 +85,38 @@ impl DeviceArgs {
     }
 }
 
-/// `cosmine mine`.
+/// What `cosmine mine` and `cosmine sample` have in common.
 #[derive(Debug, Args)]
-pub(crate) struct MineArgs {
+pub(crate) struct CorpusArgs {
     /// Embeddings of the queries; FILE:NAME picks a tensor or column
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) queries: PathBuf,
     /// Embeddings of the corpus; FILE:NAME picks a tensor or column
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) corpus: PathBuf,
+    /// Group of each query, .npy of integers; keys of the query's own group are left out
+    #[arg(long, value_name = "FILE", requires = "corpus_groups", value_hint = ValueHint::FilePath)]
+    pub(crate) query_groups: Option<PathBuf>,
+    /// Group of each corpus row, .npy of integers
+    #[arg(long, value_name = "FILE", requires = "query_groups", value_hint = ValueHint::FilePath)]
+    pub(crate) corpus_groups: Option<PathBuf>,
     /// Where the negatives go: .parquet, .jsonl or .npz; - writes jsonl to standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: PathBuf,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Report as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cosmine mine`.
+#[derive(Debug, Args)]
+pub(crate) struct MineArgs {
+    /// What is mined from what.
+    #[command(flatten)]
+    pub(crate) pair: CorpusArgs,
     /// Negatives per query
     #[arg(long, default_value_t = 16)]
     pub(crate) k: usize,
@@ -119,12 +139,6 @@ pub(crate) struct MineArgs {
     /// Row i of the queries is row i of the corpus: leave it out
     #[arg(long)]
     pub(crate) exclude_self: bool,
-    /// Group of each query, .npy of integers; keys of the query's own group are left out
-    #[arg(long, value_name = "FILE", requires = "corpus_groups", value_hint = ValueHint::FilePath)]
-    pub(crate) query_groups: Option<PathBuf>,
-    /// Group of each corpus row, .npy of integers
-    #[arg(long, value_name = "FILE", requires = "query_groups", value_hint = ValueHint::FilePath)]
-    pub(crate) corpus_groups: Option<PathBuf>,
     /// Corpus rows that no query gets: .npy of indices, or of bools, one per row
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) exclude_keys: Option<PathBuf>,
@@ -140,15 +154,9 @@ pub(crate) struct MineArgs {
     /// Rows with NaN or infinities: an error, or left out and counted
     #[arg(long, value_enum, default_value_t = NonFiniteName::Error)]
     pub(crate) nonfinite: NonFiniteName,
-    /// Where to compute.
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
     /// Keep finished blocks in OUT.partial/ and go on from those that are there
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Report as one JSON object on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `cosmine sample`.
@@ -157,15 +165,9 @@ pub(crate) struct SampleArgs {
     /// The sampler's configuration, .toml or .json
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: PathBuf,
-    /// Embeddings of the queries; FILE:NAME picks a tensor or column
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) queries: PathBuf,
-    /// Embeddings of the corpus; FILE:NAME picks a tensor or column
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) corpus: PathBuf,
-    /// Where the negatives go, a line each: .parquet or .jsonl; - writes jsonl to standard output
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) out: PathBuf,
+    /// What is mined from what.
+    #[command(flatten)]
+    pub(crate) pair: CorpusArgs,
     /// `aligned` (row i with row i), .npy int64 [rows], or (query, key) pairs as .tsv or .parquet. A query's first
     /// positive is its pair, the others are never drawn
     #[arg(long, default_value = "aligned", value_name = "aligned|FILE", value_hint = ValueHint::FilePath)]
@@ -173,12 +175,6 @@ pub(crate) struct SampleArgs {
     /// Corpus rows listed for queries, the source `listed`: (query, key) pairs as .tsv or .parquet
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) listed: Option<PathBuf>,
-    /// Group of each query, .npy of integers; keys of the query's own group are left out
-    #[arg(long, value_name = "FILE", requires = "corpus_groups", value_hint = ValueHint::FilePath)]
-    pub(crate) query_groups: Option<PathBuf>,
-    /// Group of each corpus row, .npy of integers
-    #[arg(long, value_name = "FILE", requires = "query_groups", value_hint = ValueHint::FilePath)]
-    pub(crate) corpus_groups: Option<PathBuf>,
     /// Id of each query, .npy of integers, which numbers it in draws; its row without
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) query_ids: Option<PathBuf>,
@@ -194,12 +190,6 @@ pub(crate) struct SampleArgs {
     /// Write a record per step into FILE, one JSON object a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) log: Option<PathBuf>,
-    /// Where to compute.
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Report as one JSON object on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `cosmine loss`.

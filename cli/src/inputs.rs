@@ -1,11 +1,12 @@
 //! The files that commands read, checked against each other before any work begins.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cosmine::spec::{Bitset, Lists, Positives};
 use cosmine::{Dtype, Matrix, Rows, SharedBytes};
 
+use crate::args::CorpusArgs;
 use crate::failure::Failure;
 use crate::files::{self, KeySet, OpenOptions};
 
@@ -29,6 +30,50 @@ pub(crate) fn same_dim(first: (&Path, &dyn Rows), second: (&Path, &dyn Rows)) ->
         first.0.display(),
         first.1.dim()
     )))
+}
+
+/// The queries and the corpus.
+pub(crate) fn open_both(args: &CorpusArgs) -> Result<(Source, Source), Failure> {
+    let (queries, corpus) = (open(&args.queries)?, open(&args.corpus)?);
+    same_dim((&args.queries, &*queries), (&args.corpus, &*corpus))?;
+    Ok((queries, corpus))
+}
+
+/// The groups of queries and corpus rows, where they are given.
+pub(crate) fn both_groups(
+    args: &CorpusArgs,
+    queries: usize,
+    keys: usize,
+) -> Result<Option<(Vec<i64>, Vec<i64>)>, Failure> {
+    let Some((of_queries, of_keys)) = args.query_groups.as_deref().zip(args.corpus_groups.as_deref()) else {
+        return Ok(None);
+    };
+    Ok(Some((groups(of_queries, queries, "queries")?, groups(of_keys, keys, "corpus rows")?)))
+}
+
+/// The files that are read, by flag.
+pub(crate) fn read_by(args: &CorpusArgs) -> [(&'static str, Option<&PathBuf>); 4] {
+    [
+        ("--queries", Some(&args.queries)),
+        ("--corpus", Some(&args.corpus)),
+        ("--query-groups", args.query_groups.as_ref()),
+        ("--corpus-groups", args.corpus_groups.as_ref()),
+    ]
+}
+
+/// An error where negatives cannot be written to `--out`.
+pub(crate) fn check_output(args: &CorpusArgs) -> Result<(), Failure> {
+    let to_stdout = args.out == Path::new("-");
+    let extension = args.out.extension().map(|extension| extension.to_ascii_lowercase());
+    let known = extension.is_some_and(|extension| ["parquet", "jsonl", "npz"].iter().any(|known| extension == **known));
+    if !to_stdout && !known {
+        let out = args.out.display();
+        return Err(Failure::input(format!("--out {out}: name a .parquet, .jsonl or .npz file, or - for jsonl")));
+    }
+    match to_stdout && args.json {
+        true => Err(Failure::input("--json and --out - both want standard output; write the negatives to a file")),
+        false => Ok(()),
+    }
 }
 
 /// The positives that `--positives` names: `aligned` or a file.

@@ -1,12 +1,17 @@
 //! The files that commands write, checked before any work begins.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::files;
 
 /// A file with the flag that names it.
 pub(crate) type Named<'a> = (&'a str, &'a Path);
+
+/// The files that are there, with their flags.
+pub(crate) fn named<'a>(files: &[(&'a str, Option<&'a PathBuf>)]) -> Vec<Named<'a>> {
+    files.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))).collect()
+}
 
 /// An error where a file to be written is one of those that are read, by whatever path.
 pub(crate) fn spare_inputs(outputs: &[Named<'_>], inputs: &[Named<'_>]) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use cosmine::Matrix;
-use cosmine::sampling::{Batch, Corpus, Draw, Sampler, SamplerConfig, Source};
+use cosmine::sampling::{Batch, Corpus, Draw, Queries, Sampler, SamplerConfig, Source};
 use cosmine::spec::Lists;
 use serde::Serialize;
 
@@ -12,9 +12,8 @@ use crate::args::SampleArgs;
 use crate::failure::{Failure, Inputs};
 use crate::files::{self, DrawLine};
 use crate::inputs::{self, Source as Rows};
-use crate::outputs::{self, Named};
 use crate::report::{self, counted};
-use crate::{interrupt, progress};
+use crate::{interrupt, outputs, progress};
 
 #[derive(Serialize)]
 struct Report {
@@ -32,10 +31,10 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), Failure> {
     check(args)?;
     let start = std::time::Instant::now();
     let task = Task::prepare(args)?;
-    let device = args.device.open_within_memory()?;
+    let device = args.pair.device.open_within_memory()?;
     let mut sampler = Sampler::new(&device, configuration(&args.config)?)?.start_at(args.steps.start);
-    if args.out != Path::new("-") {
-        interrupt::writes_into(outputs::directory(&args.out).to_owned());
+    if args.pair.out != Path::new("-") {
+        interrupt::writes_into(outputs::directory(&args.pair.out).to_owned());
     }
     let mut lines = Vec::new();
     let mut log = String::new();
@@ -61,13 +60,13 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), Failure> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    files::write_draws(&args.out, &lines).map_err(Failure::output)?;
+    files::write_draws(&args.pair.out, &lines).map_err(Failure::output)?;
     args.log.as_ref().map_or(Ok(()), |path| files::write_text(path, &log)).map_err(Failure::output)?;
     outcome.negatives = lines.len();
     let total: f64 = lines.iter().map(|line| f64::from(line.score)).sum();
     outcome.mean_score = (!lines.is_empty()).then(|| total / lines.len() as f64);
     outcome.seconds = start.elapsed().as_secs_f64();
-    if args.json {
+    if args.pair.json {
         return report::json(&outcome);
     }
     let Report { batch, negatives, short_rows, seconds, ref device, .. } = outcome;
@@ -93,32 +92,18 @@ fn configuration(path: &Path) -> Result<SamplerConfig, Failure> {
 
 /// What the parser cannot see.
 fn check(args: &SampleArgs) -> Result<(), Failure> {
-    let to_stdout = args.out == Path::new("-");
-    let known = args.out.extension().is_some_and(|extension| extension == "parquet" || extension == "jsonl");
-    if !to_stdout && !known {
-        return Err(Failure::input(format!(
-            "--out {}: name a .parquet or .jsonl file, or - for jsonl",
-            args.out.display()
-        )));
-    }
-    if to_stdout && args.json {
-        return Err(Failure::input("--json and --out - both want standard output; write the negatives to a file"));
-    }
-    let inputs = [
+    inputs::check_output(&args.pair)?;
+    let own = [
         ("--config", Some(&args.config)),
-        ("--queries", Some(&args.queries)),
-        ("--corpus", Some(&args.corpus)),
         ("--positives", Some(&args.positives)),
         ("--listed", args.listed.as_ref()),
-        ("--query-groups", args.query_groups.as_ref()),
-        ("--corpus-groups", args.corpus_groups.as_ref()),
         ("--query-ids", args.query_ids.as_ref()),
         ("--corpus-ids", args.corpus_ids.as_ref()),
     ];
-    let inputs: Vec<Named> = inputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))).collect();
-    let outputs = [("--out", Some(&args.out).filter(|_| !to_stdout)), ("--log", args.log.as_ref())];
-    for (flag, path) in outputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))) {
-        outputs::spare_inputs(&[(flag, path)], &inputs)?;
+    let read: Vec<_> = inputs::read_by(&args.pair).into_iter().chain(own).collect();
+    let out = Some(&args.pair.out).filter(|out| out.as_path() != Path::new("-"));
+    for (flag, path) in outputs::named(&[("--out", out), ("--log", args.log.as_ref())]) {
+        outputs::spare_inputs(&[(flag, path)], &outputs::named(&read))?;
         outputs::directory_exists(flag, path)?;
     }
     Ok(())
@@ -143,9 +128,7 @@ struct Task {
 
 impl Task {
     fn prepare(args: &SampleArgs) -> Result<Task, Failure> {
-        let queries = inputs::open(&args.queries)?;
-        let corpus = inputs::open(&args.corpus)?;
-        inputs::same_dim((&args.queries, &*queries), (&args.corpus, &*corpus))?;
+        let (queries, corpus) = inputs::open_both(&args.pair)?;
         let (rows, keys) = (queries.rows(), corpus.rows());
         let positives = inputs::positive_lists(&inputs::positives(&args.positives, rows, keys)?, 0..rows);
         if let Some(row) = (0..rows).find(|row| positives.get(*row).is_empty()) {
@@ -156,12 +139,7 @@ impl Task {
         if rows == 0 || batch > rows {
             return Err(Failure::input(format!("--batch {batch}: there are {rows} queries")));
         }
-        let groups = match args.query_groups.as_deref().zip(args.corpus_groups.as_deref()) {
-            Some((of_queries, of_keys)) => {
-                Some((inputs::groups(of_queries, rows, "queries")?, inputs::groups(of_keys, keys, "corpus rows")?))
-            }
-            None => None,
-        };
+        let groups = inputs::both_groups(&args.pair, rows, keys)?;
         let ids = |path: Option<&Path>, rows, of| path.map(|path| inputs::groups(path, rows, of)).transpose();
         let corpus_ids = ids(args.corpus_ids.as_deref(), keys, "corpus rows")?;
         let query_ids = ids(args.query_ids.as_deref(), rows, "queries")?;
@@ -179,8 +157,8 @@ impl Task {
             row_of,
             batch,
             inputs: Inputs {
-                queries: args.queries.clone(),
-                keys: args.corpus.clone(),
+                queries: args.pair.queries.clone(),
+                keys: args.pair.corpus.clone(),
                 negatives: None,
                 can_skip: false,
             },
@@ -232,6 +210,11 @@ impl Task {
         if let Some(listed) = &listed {
             batch = batch.listed(listed);
         }
+        let mut all = Queries::new(&*self.queries).ids(&self.query_ids).positives(&self.positives);
+        if let Some((of_queries, _)) = &self.groups {
+            all = all.groups(of_queries);
+        }
+        sampler.refresh(&all, &corpus).map_err(explain)?;
         let draw = sampler.draw(&batch, Some(&corpus)).map_err(explain)?;
         take(&draw, &rows);
         sampler.advance(&draw, &batch).map_err(explain)

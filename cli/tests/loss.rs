@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Files, assert_close, assert_fails, json, random, run, sample, stderr};
+use common::{Small, assert_close, assert_fails, json, near, random, run, sample, stderr};
 use cosmine::spec::{AlphaOn, Directions, Guard, InfoNce, Lists};
 use cosmine::{Matrix, oracle};
 
@@ -12,31 +12,23 @@ const ROWS: usize = 12;
 const DIM: usize = 10;
 
 struct Batch {
-    files: Files,
-    queries: Matrix<'static>,
-    keys: Matrix<'static>,
+    small: Small,
     negatives: Matrix<'static>,
 }
 
 impl Batch {
     fn new() -> Batch {
-        let files = Files::new();
-        let data = random(1, ROWS * DIM);
-        let near = |seed: u64, copies: usize| {
-            let mut rows = random(seed, copies * ROWS * DIM);
-            rows.iter_mut().zip(data.iter().cycle()).for_each(|(value, query)| *value = 0.8 * *value + 0.5 * query);
-            rows
-        };
-        let (_, keys) = files.rows("k.npy", ROWS, DIM, near(2, 1));
-        let (_, negatives) = files.rows("n.npy", 2 * ROWS, DIM, near(3, 2));
-        let (_, queries) = files.rows("q.npy", ROWS, DIM, data.clone());
-        Batch { files, queries, keys, negatives }
+        let small = Small::new(ROWS, ROWS, DIM);
+        let data: Vec<f32> = (0..ROWS).flat_map(|row| small.queries.row(row)).collect();
+        let (_, negatives) = small.files.rows("n.npy", 2 * ROWS, DIM, near(3, &data, 2 * ROWS * DIM));
+        Batch { small, negatives }
     }
 
     /// Loss, gradients and means are the oracle's.
     fn check(&self, words: &str, extra: &[(&str, &Path)], with_negatives: bool, spec: InfoNce) {
-        let path = |name: &str| self.files.path(name);
-        let (queries, keys, negatives, grad) = (path("q.npy"), path("k.npy"), path("n.npy"), path("grad/deep"));
+        let path = |name: &str| self.small.files.path(name);
+        let (queries, keys, negatives, grad) =
+            (path("queries.npy"), path("corpus.npy"), path("n.npy"), path("grad/deep"));
         let _ = std::fs::remove_dir_all(path("grad"));
         let mut paths: Vec<(&str, &Path)> = vec![("--queries", &queries), ("--keys", &keys), ("--grad", &grad)];
         paths.extend_from_slice(extra);
@@ -47,7 +39,7 @@ impl Batch {
             spec = spec.listed(listed, 2 * ROWS);
         }
         let extras = with_negatives.then_some(&self.negatives);
-        let expected = oracle::info_nce(&spec, &self.queries, &self.keys, extras).unwrap();
+        let expected = oracle::info_nce(&spec, &self.small.queries, &self.small.corpus, extras).unwrap();
         let report = json(&run(&format!("loss --json {words}"), &paths));
         let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{words}: {name} in {report}"));
         assert_close(number("loss"), expected.loss, 1e-5, &format!("{words}: loss"));
@@ -123,8 +115,8 @@ fn options_are_the_oracles() {
 fn groups_are_guards() {
     let batch = Batch::new();
     let (query_groups, key_groups) = ((0..ROWS as i64).map(|row| row % 3).collect::<Vec<i64>>(), vec![1; ROWS]);
-    let of_queries = batch.files.integers("qg.npy", &query_groups);
-    let of_keys = batch.files.integers("kg.npy", &key_groups);
+    let of_queries = batch.small.files.integers("qg.npy", &query_groups);
+    let of_keys = batch.small.files.integers("kg.npy", &key_groups);
     let guard = Guard { query_groups: Some(query_groups), key_groups: Some(key_groups), ..Guard::default() };
     let paths: [(&str, &Path); 2] = [("--query-groups", &of_queries), ("--key-groups", &of_keys)];
     batch.check(
@@ -138,14 +130,14 @@ fn groups_are_guards() {
 #[test]
 fn inputs_that_do_not_fit_are_named() {
     let batch = Batch::new();
-    let path = |name: &str| batch.files.path(name);
-    let (queries, keys) = (path("q.npy"), path("k.npy"));
-    let (few, _) = batch.files.rows("few.npy", 3, DIM, random(4, 3 * DIM));
-    let (narrow, _) = batch.files.rows("narrow.npy", ROWS, 2, random(4, 2 * ROWS));
+    let path = |name: &str| batch.small.files.path(name);
+    let (queries, keys) = (path("queries.npy"), path("corpus.npy"));
+    let (few, _) = batch.small.files.rows("few.npy", 3, DIM, random(4, 3 * DIM));
+    let (narrow, _) = batch.small.files.rows("narrow.npy", ROWS, 2, random(4, 2 * ROWS));
     let mut data = random(5, ROWS * DIM);
     data[4 * DIM] = f32::NAN;
-    let (hurt, _) = batch.files.rows("hurt.npy", ROWS, DIM, data);
-    let groups = batch.files.integers("g.npy", &[1, 2]);
+    let (hurt, _) = batch.small.files.rows("hurt.npy", ROWS, DIM, data);
+    let groups = batch.small.files.integers("g.npy", &[1, 2]);
     let loss = |words: &str, paths: &[(&str, &Path)]| run(&format!("loss --json {words}"), paths);
     let both: [(&str, &Path); 2] = [("--queries", &queries), ("--keys", &keys)];
     let with = |extra: (&'static str, &Path), words: &str| {
@@ -164,7 +156,7 @@ fn inputs_that_do_not_fit_are_named() {
     let paths: [(&str, &Path); 4] =
         [("--queries", &queries), ("--keys", &keys), ("--query-groups", &groups), ("--key-groups", &groups)];
     assert_fails(&loss("--temperature 1", &paths), 2, &["g.npy", "2 entries"]);
-    assert_fails(&with(("--grad", &queries), "--temperature 1"), 1, &["q.npy"]);
+    assert_fails(&with(("--grad", &queries), "--temperature 1"), 1, &["queries.npy"]);
 }
 
 #[test]

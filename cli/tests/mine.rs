@@ -4,42 +4,19 @@ mod common;
 
 use std::path::Path;
 
-use common::{Files, Line, assert_close, assert_fails, json, lines, random, read_jsonl, run, stderr};
+use common::{Files, Line, Small, assert_close, assert_fails, json, lines, random, read_jsonl, run, stderr};
 use cosmine::spec::{Bitset, Lists, Metric, NonFinite, Positives, Select, TopK};
-use cosmine::{Matrix, Neighbours, Rule, oracle};
+use cosmine::{Neighbours, Rule, oracle};
 use serde_json::Value;
 
 const ROWS: usize = 40;
 const KEYS: usize = 90;
 const DIM: usize = 24;
 
-struct Small {
-    files: Files,
-    queries: Matrix<'static>,
-    corpus: Matrix<'static>,
-}
-
 impl Small {
-    fn new() -> Small {
-        let files = Files::new();
-        // Keys near the queries, so that bands and margins have something to decide.
-        let data = random(1, ROWS * DIM);
-        let mut keys = random(2, KEYS * DIM);
-        for (key, value) in keys.iter_mut().enumerate() {
-            *value = 0.7 * *value + 0.5 * data[key % data.len()];
-        }
-        let (_, queries) = files.rows("queries.npy", ROWS, DIM, data);
-        let (_, corpus) = files.rows("corpus.npy", KEYS, DIM, keys);
-        Small { files, queries, corpus }
-    }
-
     fn mine(&self, words: &str, extra: &[(&str, &Path)]) -> (Vec<Line>, Value) {
-        let out = self.files.path("out.jsonl");
-        let (queries, corpus) = (self.files.path("queries.npy"), self.files.path("corpus.npy"));
-        let mut paths = vec![("--queries", &*queries), ("--corpus", &*corpus), ("--out", &*out)];
-        paths.extend_from_slice(extra);
-        let report = json(&run(&format!("mine --json {words}"), &paths));
-        (read_jsonl(&std::fs::read_to_string(out).unwrap()), report)
+        let report = json(&self.run(&format!("mine --json {words}"), "out.jsonl", extra));
+        (read_jsonl(&std::fs::read_to_string(self.files.path("out.jsonl")).unwrap()), report)
     }
 
     fn oracle(&self, spec: &TopK) -> Neighbours {
@@ -108,7 +85,7 @@ fn check_summary(summary: &Value, mut values: Vec<f64>, what: &str) {
 
 #[test]
 fn bands_and_relative_rules() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let aligned = || TopK::new(5).positives(Positives::Aligned);
     small.check("", &[], &TopK::new(16));
     small.check("--k 0", &[], &TopK::new(0));
@@ -133,7 +110,7 @@ fn bands_and_relative_rules() {
 
 #[test]
 fn selections() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     small.check("--k 5 --select hardest", &[], &TopK::new(5));
     small.check("--k 5 --select uniform", &[], &TopK::new(5).select(Select::Uniform { seed: 0 }));
     small.check("--k 5 --select uniform --seed 9", &[], &TopK::new(5).select(Select::Uniform { seed: 9 }));
@@ -143,7 +120,7 @@ fn selections() {
 
 #[test]
 fn exclusions() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let files = &small.files;
     small.check("--k 5 --exclude-self", &[], &TopK::new(5).exclude_self(0));
     let query_groups: Vec<i64> = (0..ROWS as i64).map(|row| row % 4 - 1).collect();
@@ -160,7 +137,7 @@ fn exclusions() {
 
 #[test]
 fn positives_from_files() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let files = &small.files;
     let index: Vec<usize> = (0..ROWS).map(|row| (row * 7 + 3) % KEYS).collect();
     let path = files.integers("positives.npy", &index.iter().map(|key| *key as i64).collect::<Vec<i64>>());
@@ -182,7 +159,7 @@ fn positives_from_files() {
 
 #[test]
 fn rows_that_are_not_finite() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let mut data = random(5, KEYS * DIM);
     data[17 * DIM + 3] = f32::NAN;
     data[60 * DIM] = f32::INFINITY;
@@ -244,16 +221,13 @@ fn the_main_job_is_canonical() {
 
 #[test]
 fn parquet_and_npz_hold_what_jsonl_holds() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     // Short rows, so that padding shows.
     let words = "--k 28 --band 0.1..";
     let expected = small.oracle(&TopK::new(28).band(0.1, f32::INFINITY));
     assert!(expected.short_rows() > 0 && expected.short_rows() < ROWS);
-    let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
     for name in ["out.parquet", "out.npz", "out.jsonl"] {
-        let out = small.files.path(name);
-        let paths: [(&str, &Path); 3] = [("--queries", &queries), ("--corpus", &corpus), ("--out", &out)];
-        let output = run(&format!("mine {words}"), &paths);
+        let output = small.run(&format!("mine {words}"), name, &[]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(output.stdout.is_empty());
     }
@@ -275,9 +249,8 @@ fn parquet_and_npz_hold_what_jsonl_holds() {
 
 #[test]
 fn standard_output_takes_jsonl() {
-    let small = Small::new();
-    let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
-    let output = run("mine --k 3 --out -", &[("--queries", &queries), ("--corpus", &corpus)]);
+    let small = Small::new(ROWS, KEYS, DIM);
+    let output = small.run("mine --k 3", "-", &[]);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(read_jsonl(&text), lines(&small.oracle(&TopK::new(3))));
@@ -285,8 +258,7 @@ fn standard_output_takes_jsonl() {
 
 #[test]
 fn words_name_the_flag_to_change_and_hold_no_colours() {
-    let small = Small::new();
-    let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
+    let small = Small::new(ROWS, KEYS, DIM);
     for (words, flag) in [
         ("--band 0.99..", "the lower end of --band left out most keys (3600); lower LO"),
         ("--band ..-0.99", "the upper end of --band left out most keys (3600); raise HI"),
@@ -295,9 +267,7 @@ fn words_name_the_flag_to_change_and_hold_no_colours() {
         ("--skip 89", "--skip"),
         ("--k 1000", "--k"),
     ] {
-        let out = small.files.path("out.npz");
-        let paths: [(&str, &Path); 3] = [("--queries", &queries), ("--corpus", &corpus), ("--out", &out)];
-        let output = run(&format!("mine {words}"), &paths);
+        let output = small.run(&format!("mine {words}"), "out.npz", &[]);
         assert!(output.status.success());
         assert!(output.stdout.is_empty());
         let text = stderr(&output);
@@ -313,27 +283,23 @@ fn words_name_the_flag_to_change_and_hold_no_colours() {
 /// Far more slots than keys: memory and parquet follow the keys, npz is padded to what was asked for.
 #[test]
 fn k_may_exceed_the_keys_by_far() {
-    let small = Small::new();
-    let (queries, corpus) = (small.files.path("queries.npy"), small.files.path("corpus.npy"));
-    let mine = |words: &str, out: &Path| {
-        run(&format!("mine {words}"), &[("--queries", &queries), ("--corpus", &corpus), ("--out", out)])
-    };
+    let small = Small::new(ROWS, KEYS, DIM);
+    let mine = |words: &str, out: &str| small.run(&format!("mine {words}"), out, &[]);
     let (all, more) = (small.files.path("all.jsonl"), small.files.path("more.jsonl"));
-    assert!(mine("--k 90", &all).status.success());
-    let output = mine("--k 2147483647 --memory 64M", &more);
+    assert!(mine("--k 90", "all.jsonl").status.success());
+    let output = mine("--k 2147483647 --memory 64M", "more.jsonl");
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("fewer than 2147483647 keys"), "{}", stderr(&output));
     assert_eq!(std::fs::read(&all).unwrap(), std::fs::read(&more).unwrap());
     let padded = small.files.path("padded.npz");
-    assert!(mine("--k 1000", &padded).status.success());
-    let queries = cosmine_cli::files::open(&queries, &Default::default()).unwrap().rows();
-    assert!(std::fs::metadata(&padded).unwrap().len() > (queries * 1000 * 12) as u64);
-    assert_fails(&mine("--k 2147483647", &small.files.path("huge.npz")), 2, &["huge.npz", "lower --k"]);
+    assert!(mine("--k 1000", "padded.npz").status.success());
+    assert!(std::fs::metadata(&padded).unwrap().len() > (ROWS * 1000 * 12) as u64);
+    assert_fails(&mine("--k 2147483647", "huge.npz"), 2, &["huge.npz", "lower --k"]);
 }
 
 #[test]
 fn inputs_that_do_not_fit_are_named() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let files = &small.files;
     let (queries, corpus) = (files.path("queries.npy"), files.path("corpus.npy"));
     let out = files.path("out.npz");

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::io::Read;
 use std::path::Path;
 
-use common::{Files, assert_fails, json, random, run};
-use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig};
+use common::{Small, assert_fails, json};
+use cosmine::sampling::{Batch, Corpus, Queries, Sampler, SamplerConfig};
+use cosmine::spec::Lists;
 use cosmine::{Device, Matrix};
 use serde_json::Value;
 
@@ -15,28 +17,13 @@ const DIM: usize = 8;
 const CONFIG: &str = "seed = 5\nnegatives = 6\nsources = { corpus = 2, bank = 1 }\n\
                       tiers.semi_hard = { share = 1, select = { softmax = 0.1 } }\n";
 
-struct Small {
-    files: Files,
-    queries: Matrix<'static>,
-    corpus: Matrix<'static>,
-}
-
 impl Small {
-    fn new() -> Small {
-        let files = Files::new();
-        let (_, queries) = files.rows("queries.npy", ROWS, DIM, random(1, ROWS * DIM));
-        let (_, corpus) = files.rows("corpus.npy", KEYS, DIM, random(2, KEYS * DIM));
-        files.text("config.toml", CONFIG);
-        Small { files, queries, corpus }
+    fn sample(&self, words: &str, out: &str, extra: &[(&str, &Path)]) -> std::process::Output {
+        self.sample_by(&self.files.text("config.toml", CONFIG), words, out, extra)
     }
 
-    fn sample(&self, words: &str, out: &str, extra: &[(&str, &Path)]) -> std::process::Output {
-        let [queries, corpus, config, out] =
-            ["queries.npy", "corpus.npy", "config.toml", out].map(|name| self.files.path(name));
-        let mut paths =
-            vec![("--queries", &*queries), ("--corpus", &*corpus), ("--config", &*config), ("--out", &*out)];
-        paths.extend_from_slice(extra);
-        run(&format!("sample {words}"), &paths)
+    fn sample_by(&self, config: &Path, words: &str, out: &str, extra: &[(&str, &Path)]) -> std::process::Output {
+        self.run(&format!("sample {words}"), out, &[&[("--config", config)], extra].concat())
     }
 
     fn read(&self, name: &str) -> Vec<Value> {
@@ -47,7 +34,7 @@ impl Small {
 
 #[test]
 fn draws_are_the_librarys() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     let log = small.files.path("log.jsonl");
     let report = json(&small.sample("--json --steps 3..8 --batch 5", "out.jsonl", &[("--log", &log)]));
     let mut sampler = Sampler::new(&Device::cpu(), SamplerConfig::from_toml(CONFIG).unwrap()).unwrap().start_at(3);
@@ -90,14 +77,12 @@ fn draws_are_the_librarys() {
 
 #[test]
 fn every_run_and_every_format_says_the_same() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     json(&small.sample("--json --steps 0..4 --batch 6", "one.jsonl", &[]));
     json(&small.sample("--json --steps 0..4 --batch 6 --threads 1 --memory 64M", "two.jsonl", &[]));
     let text = std::fs::read_to_string(small.files.path("one.jsonl")).unwrap();
     assert_eq!(text, std::fs::read_to_string(small.files.path("two.jsonl")).unwrap());
-    let [queries, corpus, config] = ["queries.npy", "corpus.npy", "config.toml"].map(|name| small.files.path(name));
-    let paths = [("--queries", &*queries), ("--corpus", &*corpus), ("--config", &*config), ("--out", Path::new("-"))];
-    let piped = run("sample --steps 0..4 --batch 6", &paths);
+    let piped = small.sample("--steps 0..4 --batch 6", "-", &[]);
     assert_eq!(String::from_utf8(piped.stdout).unwrap(), text);
 
     json(&small.sample("--json --steps 0..4 --batch 6", "three.parquet", &[]));
@@ -113,19 +98,78 @@ fn every_run_and_every_format_says_the_same() {
         assert_eq!(line["source"], row.get_string(5).unwrap().as_str());
         assert_eq!(line["tier"], row.get_string(6).unwrap().as_str());
     }
+
+    json(&small.sample("--json --steps 0..4 --batch 6", "four.npz", &[]));
+    let lines = small.read("one.jsonl");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(small.files.path("four.npz")).unwrap()).unwrap();
+    let whole = |name: &'static str| move |line: &Value| line[name].as_i64().unwrap().to_le_bytes().to_vec();
+    let name = |name: &'static str| {
+        move |line: &Value| {
+            let words = line[name].as_str().unwrap().chars().map(u32::from).chain(std::iter::repeat(0));
+            words.take(9).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
+        }
+    };
+    let columns: [(&str, &str, &dyn Fn(&Value) -> Vec<u8>); 7] = [
+        ("step", "<i8", &whole("step")),
+        ("query", "<i8", &whole("query")),
+        ("rank", "<i4", &|line| (line["rank"].as_i64().unwrap() as i32).to_le_bytes().to_vec()),
+        ("key", "<i8", &whole("key")),
+        ("score", "<f4", &|line| (line["score"].as_f64().unwrap() as f32).to_le_bytes().to_vec()),
+        ("source", "<U9", &name("source")),
+        ("tier", "<U9", &name("tier")),
+    ];
+    assert_eq!(archive.len(), columns.len());
+    for (name, descr, bytes) in columns {
+        let mut found = Vec::new();
+        archive.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut found).unwrap();
+        let header = 10 + usize::from(u16::from_le_bytes([found[8], found[9]]));
+        let text = String::from_utf8(found[10..header].to_vec()).unwrap();
+        let expected = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({},), }}", lines.len());
+        assert_eq!(text.trim_end(), expected, "{name}");
+        assert_eq!(found[header..], lines.iter().flat_map(bytes).collect::<Vec<u8>>(), "{name}");
+    }
+}
+
+/// Lists that are mined for all queries, and codes: what the library does with them.
+#[test]
+fn lists_and_codes_are_kept_as_in_a_run() {
+    let small = Small::new(ROWS, KEYS, DIM);
+    let text = format!("{CONFIG}refresh = {{ length = 12, budget = 400 }}\nhashing = {{ target_recall = 0.9 }}");
+    let config = small.files.text("kept.toml", &text);
+    let log = small.files.path("log.jsonl");
+    json(&small.sample_by(&config, "--json --steps 0..3 --batch 4", "kept.jsonl", &[("--log", &log)]));
+    let corpus = Corpus::new(&small.corpus);
+    let mut sampler = Sampler::new(&Device::cpu(), SamplerConfig::from_toml(&text).unwrap()).unwrap();
+    let mut expected = Vec::new();
+    for (step, record) in small.read("log.jsonl").into_iter().enumerate() {
+        let positives = Lists::from_rows((0..ROWS).map(|row| [row]));
+        sampler.refresh(&Queries::new(&small.queries).positives(&positives), &corpus).unwrap();
+        let rows = step * 4..step * 4 + 4;
+        let (queries, keys) = (small.queries.slice(rows.clone()).unwrap(), small.corpus.slice(rows.clone()).unwrap());
+        let ids: Vec<i64> = rows.clone().map(|row| row as i64).collect();
+        let batch = Batch::new(&queries, &keys).ids(&ids, &ids);
+        let draw = sampler.draw(&batch, Some(&corpus)).unwrap();
+        expected.extend(draw.negatives.iter().map(|one| (one.id as u64, one.score)));
+        let told = sampler.advance(&draw, &batch).unwrap();
+        // 400 keys are six lists of 60, and what is left is saved.
+        assert_eq!(told.refresh.as_ref().unwrap().stale, [6, 0, 0][step]);
+        let parts = serde_json::to_value((told.refresh, told.hashing)).unwrap();
+        assert_eq!(serde_json::json!([record["refresh"], record["hashing"]]), parts, "step {step}");
+    }
+    let found = small.read("kept.jsonl");
+    let found: Vec<(u64, f32)> =
+        found.iter().map(|line| (line["key"].as_u64().unwrap(), line["score"].as_f64().unwrap() as f32)).collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
 fn wrong_input_is_told_with_its_mend() {
-    let small = Small::new();
+    let small = Small::new(ROWS, KEYS, DIM);
     small.files.text("bad.toml", "negativs = 3");
     small.files.text("config.yaml", "");
     let bad = small.files.path("bad.toml");
-    let [queries, corpus, out] = ["queries.npy", "corpus.npy", "out.jsonl"].map(|name| small.files.path(name));
-    let with = |config: &Path, words: &str| {
-        let paths = [("--queries", &*queries), ("--corpus", &*corpus), ("--config", config), ("--out", &*out)];
-        run(&format!("sample {words}"), &paths)
-    };
+    let with = |config: &Path, words: &str| small.sample_by(config, words, "out.jsonl", &[]);
+    small.files.text("config.toml", CONFIG);
     assert_fails(&with(&bad, ""), 2, &["bad.toml", "negativs"]);
     assert_fails(&with(&small.files.path("config.yaml"), ""), 2, &["config.yaml", ".toml", ".json"]);
     assert_fails(&with(&small.files.path("none.toml"), ""), 2, &["none.toml"]);
@@ -137,5 +181,5 @@ fn wrong_input_is_told_with_its_mend() {
         2,
         &["--log", "--queries"],
     );
-    assert!(!out.exists());
+    assert!(!small.files.path("out.jsonl").exists());
 }

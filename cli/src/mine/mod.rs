@@ -16,8 +16,7 @@ use cosmine::Device;
 use crate::args::MineArgs;
 use crate::failure::Failure;
 use crate::files::{NeighbourBlock, Writer};
-use crate::outputs::{self, Named};
-use crate::{interrupt, progress};
+use crate::{inputs, interrupt, outputs, progress};
 
 use block::Block;
 use plan::Plan;
@@ -31,16 +30,16 @@ pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
     check(args)?;
     let start = Instant::now();
     let task = Task::prepare(args)?;
-    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
-        outputs::fits(&args.out, npz_bytes(task.queries.rows(), args.k), "lower --k")?;
+    if args.pair.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
+        outputs::fits(&args.pair.out, npz_bytes(task.queries.rows(), args.k), "lower --k")?;
     }
-    let mut plan = Plan::new(args.device.memory, args.resume, &task);
+    let mut plan = Plan::new(args.pair.device.memory, args.resume, &task);
     let sidecar = match args.resume {
         true => Some(Sidecar::open(args, &mut plan)?),
         false => None,
     };
-    let device = args.device.open(plan.device_bytes)?;
-    let mut writer = Writer::create(&args.out, task.queries.rows(), args.k).map_err(Failure::output)?;
+    let device = args.pair.device.open(plan.device_bytes)?;
+    let mut writer = Writer::create(&args.pair.out, task.queries.rows(), args.k).map_err(Failure::output)?;
     announce(args, sidecar.as_ref());
     mention_kept_blocks(args);
     let slots = task.spec.k;
@@ -74,18 +73,10 @@ pub(crate) fn run(args: &MineArgs) -> Result<(), Failure> {
 
 /// What the parser cannot see.
 fn check(args: &MineArgs) -> Result<(), Failure> {
-    let to_stdout = args.out == Path::new("-");
-    let extension = args.out.extension().map(|extension| extension.to_ascii_lowercase());
-    let known = extension.is_some_and(|extension| ["parquet", "jsonl", "npz"].iter().any(|known| extension == **known));
-    if !to_stdout && !known {
-        let out = args.out.display();
-        return Err(Failure::input(format!("--out {out}: name a .parquet, .jsonl or .npz file, or - for jsonl")));
-    }
+    inputs::check_output(&args.pair)?;
+    let to_stdout = args.pair.out == Path::new("-");
     if i32::try_from(args.k).is_err() {
         return Err(Failure::input(format!("--k {}: a rank is an int32; at most {}", args.k, i32::MAX)));
-    }
-    if to_stdout && args.json {
-        return Err(Failure::input("--json and --out - both want standard output; write the negatives to a file"));
     }
     if to_stdout && args.resume {
         return Err(Failure::input("--resume keeps its blocks beside the output; write the negatives to a file"));
@@ -93,10 +84,8 @@ fn check(args: &MineArgs) -> Result<(), Failure> {
     if to_stdout {
         return Ok(());
     }
-    let inputs = inputs(args);
-    let inputs: Vec<Named> = inputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.as_path()))).collect();
-    outputs::spare_inputs(&[("--out", &args.out)], &inputs)?;
-    outputs::directory_exists("--out", &args.out)
+    outputs::spare_inputs(&[("--out", &args.pair.out)], &outputs::named(&inputs(args)))?;
+    outputs::directory_exists("--out", &args.pair.out)
 }
 
 /// What an npz of `rows` × `k` takes, with its spooled part: indices, scores twice, counts.
@@ -106,15 +95,9 @@ fn npz_bytes(rows: usize, k: usize) -> Option<u64> {
 }
 
 /// The files that are read, by flag.
-fn inputs(args: &MineArgs) -> [(&'static str, Option<&PathBuf>); 6] {
-    [
-        ("--queries", Some(&args.queries)),
-        ("--corpus", Some(&args.corpus)),
-        ("--positives", args.positives.as_ref()),
-        ("--query-groups", args.query_groups.as_ref()),
-        ("--corpus-groups", args.corpus_groups.as_ref()),
-        ("--exclude-keys", args.exclude_keys.as_ref()),
-    ]
+fn inputs(args: &MineArgs) -> Vec<(&'static str, Option<&PathBuf>)> {
+    let own = [("--positives", args.positives.as_ref()), ("--exclude-keys", args.exclude_keys.as_ref())];
+    inputs::read_by(&args.pair).into_iter().chain(own).collect()
 }
 
 fn compute(task: &Task, device: &Device, rows: Range<usize>, k: usize) -> Result<Block, Failure> {
@@ -126,8 +109,8 @@ fn compute(task: &Task, device: &Device, rows: Range<usize>, k: usize) -> Result
 
 /// Says to the interrupt handler where files are being made.
 fn announce(args: &MineArgs, sidecar: Option<&Sidecar>) {
-    if args.out != Path::new("-") {
-        interrupt::writes_into(parent(&args.out));
+    if args.pair.out != Path::new("-") {
+        interrupt::writes_into(parent(&args.pair.out));
     }
     if let Some(sidecar) = sidecar {
         interrupt::writes_into(sidecar.directory().to_owned());
@@ -140,7 +123,7 @@ fn announce(args: &MineArgs, sidecar: Option<&Sidecar>) {
 
 /// Says that an interrupted run left blocks that this one does not use.
 fn mention_kept_blocks(args: &MineArgs) {
-    let kept = sidecar::directory(&args.out);
+    let kept = sidecar::directory(&args.pair.out);
     if !args.resume && kept.is_dir() {
         crate::report::say(format_args!(
             "{} holds blocks of an interrupted run; --resume goes on from them, or remove it",

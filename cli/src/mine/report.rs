@@ -66,7 +66,7 @@ pub(super) fn report(
         negative_score: tally.negative_scores()?,
         difference: tally.differences()?,
     };
-    match args.json {
+    match args.pair.json {
         true => report::json(&report),
         false => {
             in_words(args, &report, &tally);
@@ -109,8 +109,8 @@ fn in_words(args: &MineArgs, report: &Report, tally: &Tally) {
         let advice = advice(tally);
         report::say(format_args!("{} of {rows} got fewer than {k} keys: {advice}", counted(report.short_rows, "row")));
     }
-    if args.out != Path::new("-") {
-        report::say(format_args!("written: {}", args.out.display()));
+    if args.pair.out != Path::new("-") {
+        report::say(format_args!("written: {}", args.pair.out.display()));
     }
 }
 

@@ -61,7 +61,7 @@ impl Job {
             ("--seed", args.seed.to_string()),
             ("--metric", name(args.metric)),
             ("--nonfinite", name(args.nonfinite)),
-            ("--device", args.device.device.clone()),
+            ("--device", args.pair.device.device.clone()),
         ]
         .map(|(flag, value)| (flag.to_owned(), value))
         .into();
@@ -85,7 +85,7 @@ fn stamp(path: &Path) -> String {
 impl Sidecar {
     /// Opens the directory beside the output, or makes it. The plan takes its rows per block from there.
     pub(super) fn open(args: &MineArgs, plan: &mut Plan) -> Result<Sidecar, Failure> {
-        let directory = directory(&args.out);
+        let directory = directory(&args.pair.out);
         std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
         let sidecar = Sidecar { _lock: lock(&directory)?, directory };
         temporary::remove_abandoned(&sidecar.directory);

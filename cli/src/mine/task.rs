@@ -1,7 +1,5 @@
 //! The flags of `mine` as a specification, and the files it reads.
 
-use std::path::Path;
-
 use cosmine::spec::{Positives, TopK};
 
 use crate::args::{MineArgs, NonFiniteName};
@@ -18,13 +16,11 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn prepare(args: &MineArgs) -> Result<Task, Failure> {
-        let queries = inputs::open(&args.queries)?;
-        let corpus = inputs::open(&args.corpus)?;
-        inputs::same_dim((&args.queries, &*queries), (&args.corpus, &*corpus))?;
+        let (queries, corpus) = inputs::open_both(&args.pair)?;
         let spec = specification(args, queries.rows(), corpus.rows())?;
         let inputs = Inputs {
-            queries: args.queries.clone(),
-            keys: args.corpus.clone(),
+            queries: args.pair.queries.clone(),
+            keys: args.pair.corpus.clone(),
             negatives: None,
             can_skip: args.nonfinite == NonFiniteName::Error,
         };
@@ -64,9 +60,8 @@ fn specification(args: &MineArgs, queries: usize, keys: usize) -> Result<TopK, F
     if args.exclude_self {
         spec = spec.exclude_self(0);
     }
-    if let Some((of_queries, of_keys)) = args.query_groups.as_deref().zip(args.corpus_groups.as_deref()) {
-        let groups = |path: &Path, rows, of| inputs::groups(path, rows, of);
-        spec = spec.exclude_groups(groups(of_queries, queries, "queries")?, groups(of_keys, keys, "corpus rows")?);
+    if let Some((of_queries, of_keys)) = inputs::both_groups(&args.pair, queries, keys)? {
+        spec = spec.exclude_groups(of_queries, of_keys);
     }
     if let Some(path) = &args.exclude_keys {
         spec = spec.exclude_keys(inputs::key_set(path, keys)?);

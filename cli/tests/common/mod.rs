@@ -132,6 +132,39 @@ impl Files {
     }
 }
 
+/// Queries, and a corpus whose rows lie near them, so that bands and margins have something to decide: as the files
+/// `queries.npy` and `corpus.npy`, and as matrices.
+pub(crate) struct Small {
+    pub(crate) files: Files,
+    pub(crate) queries: Matrix<'static>,
+    pub(crate) corpus: Matrix<'static>,
+}
+
+impl Small {
+    pub(crate) fn new(rows: usize, keys: usize, dim: usize) -> Small {
+        let files = Files::new();
+        let data = random(1, rows * dim);
+        let (_, corpus) = files.rows("corpus.npy", keys, dim, near(2, &data, keys * dim));
+        let (_, queries) = files.rows("queries.npy", rows, dim, data);
+        Small { files, queries, corpus }
+    }
+
+    /// Runs with both files, a file for `--out` by its name, and more paths.
+    pub(crate) fn run(&self, words: &str, out: &str, extra: &[(&str, &Path)]) -> Output {
+        let [queries, corpus] = ["queries.npy", "corpus.npy"].map(|name| self.files.path(name));
+        let out = if out == "-" { PathBuf::from(out) } else { self.files.path(out) };
+        let mut paths = vec![("--queries", &*queries), ("--corpus", &*corpus), ("--out", &*out)];
+        paths.extend_from_slice(extra);
+        run(words, &paths)
+    }
+}
+
+/// Numbers that lie near those of `data`, which is repeated as often as it takes.
+pub(crate) fn near(seed: u64, data: &[f32], len: usize) -> Vec<f32> {
+    let far = random(seed, len).into_iter();
+    far.zip(data.iter().cycle()).map(|(far, near)| 0.7 * far + 0.5 * near).collect()
+}
+
 /// Numbers between −1 and 1, the same for the same seed.
 pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2) + 1;

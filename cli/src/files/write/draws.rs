@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int32Type, Int64Ty
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use zip::ZipWriter;
 
+use super::npz::begin_array;
 use super::parquet::write_column;
 use crate::files::atomic::AtomicFile;
 use crate::files::error::{InFile, bad};
@@ -47,7 +50,8 @@ pub struct DrawLine {
     pub tier: &'static str,
 }
 
-/// Writes draws as `.parquet` or `.jsonl`, or as jsonl to standard output for `-`. The file appears when it is complete.
+/// Writes draws, a line per negative, as `.parquet` or `.jsonl`, as `.npz` with an array per column, or as jsonl to standard
+/// output for `-`. The file appears when it is complete.
 ///
 /// # Errors
 /// [`cosmine::Error::Io`] where the extension is none of these or the file cannot be written.
@@ -63,7 +67,8 @@ pub fn write_draws(target: &Path, lines: &[DrawLine]) -> Result<()> {
         }
         "jsonl" => write_text(target, &jsonl(lines)),
         "parquet" => parquet(target, lines),
-        _ => Err(bad(target, "draws are written as .parquet or .jsonl, or as jsonl to `-`")),
+        "npz" => npz(target, lines),
+        _ => Err(bad(target, "draws are written as .parquet, .jsonl or .npz, or as jsonl to `-`")),
     }
 }
 
@@ -120,4 +125,37 @@ fn parquet(target: &Path, lines: &[DrawLine]) -> Result<()> {
     // A buffer that cannot be emptied would go unseen if it were dropped.
     out.into_inner().while_doing(target, "cannot be written")?;
     file.finish()
+}
+
+/// Characters of an element of the arrays of names: `<U9` of numpy, which holds all of them.
+const NAME_CHARS: usize = 9;
+
+/// The columns of the other formats, an array each; names are text of numpy.
+fn npz(target: &Path, lines: &[DrawLine]) -> Result<()> {
+    let file = AtomicFile::create(target)?;
+    // Dropped, an archive ends itself and prints what goes wrong with that. One that is given up is forgotten instead.
+    let mut archive = ManuallyDrop::new(ZipWriter::new(BufWriter::new(file.handle()?)));
+    let mut column = |name, descr, element: &dyn Fn(&DrawLine) -> Vec<u8>| {
+        begin_array(&mut archive, name, descr, &[lines.len()])?;
+        lines.iter().try_for_each(|line| archive.write_all(&element(line)))
+    };
+    let mut write = || -> std::io::Result<()> {
+        column("step", "<i8", &|line| (line.step as i64).to_le_bytes().to_vec())?;
+        column("query", "<i8", &|line| (line.query as i64).to_le_bytes().to_vec())?;
+        column("rank", "<i4", &|line| line.rank.to_le_bytes().to_vec())?;
+        column("key", "<i8", &|line| (line.key as i64).to_le_bytes().to_vec())?;
+        column("score", "<f4", &|line| line.score.to_le_bytes().to_vec())?;
+        column("source", "<U9", &|line| text(line.source))?;
+        column("tier", "<U9", &|line| text(line.tier))
+    };
+    write().while_doing(target, "cannot be written")?;
+    let finish = || -> std::io::Result<()> { ManuallyDrop::into_inner(archive).finish()?.flush() };
+    finish().while_doing(target, "cannot be written")?;
+    file.finish()
+}
+
+/// A name as numpy's text: a word for each character, zeros behind the last.
+fn text(name: &str) -> Vec<u8> {
+    let words = name.chars().map(u32::from).chain(std::iter::repeat(0));
+    words.take(NAME_CHARS).flat_map(u32::to_le_bytes).collect()
 }

@@ -79,7 +79,8 @@ fn padding_is_one_nan(score: f32) -> f32 {
     if score.is_nan() { f32::NAN } else { score }
 }
 
-fn begin_array(
+/// Begins an array; its elements follow.
+pub(super) fn begin_array(
     archive: &mut ZipWriter<BufWriter<File>>,
     name: &str,
     descr: &str,
