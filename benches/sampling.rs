@@ -72,7 +72,10 @@ fn lists(criterion: &mut Criterion) {
         group.bench_function(format!("{name}/observe"), |bencher| {
             bencher.iter_batched(
                 || Sampler::restore(&device, state.clone()).unwrap(),
-                |mut sampler| pairs.with(0, |batch| sampler.observe(&draw, batch, &loss, &gradients).unwrap()),
+                |mut sampler| {
+                    let record = pairs.with(0, |batch| sampler.observe(&draw, batch, &loss, &gradients).unwrap());
+                    (record, sampler)
+                },
                 criterion::BatchSize::LargeInput,
             )
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::gradient_mass::DrawnPair;
 use super::hashing::Recall;
 use super::record::Source;
 use super::safety::Scheme;
@@ -279,6 +280,41 @@ impl Draw {
         let mut lists = vec![Vec::new(); self.rows];
         self.negatives.iter().zip(&self.extra).for_each(|(negative, extra)| lists[negative.query].push(*extra));
         Lists::from_rows(lists)
+    }
+
+    /// The negatives as [`GradientMass::of`](super::GradientMass::of) takes them: what each moved, for an
+    /// [`InfluenceAudit`](super::InfluenceAudit).
+    ///
+    /// ```
+    /// use cosmine::sampling::{Batch, Corpus, GradientMass, InfluenceAudit, InfluencePair, Sampler, SamplerConfig};
+    /// use cosmine::{Device, Matrix};
+    /// let device = Device::cpu();
+    /// let rows = Matrix::from_vec((0..120).map(|i| (i as f32 * 0.7).sin()).collect(), 30, 4)?;
+    /// let (queries, keys, ids) = (rows.slice(0..8)?, rows.slice(8..16)?, (8..16).collect::<Vec<i64>>());
+    /// let batch = Batch::new(&queries, &keys).ids(&ids, &ids);
+    /// let mut sampler = Sampler::new(&device, SamplerConfig::default())?;
+    /// let draw = sampler.draw(&batch, Some(&Corpus::new(&rows)))?;
+    /// let negatives = sampler.negative_rows(&draw, &batch, Some(&Corpus::new(&rows)))?;
+    /// let loss = device.info_nce(&draw.info_nce(), &queries, &keys, Some(&negatives))?;
+    ///
+    /// let mut audit = InfluenceAudit::new(100, 1 << 20)?;
+    /// let mass = GradientMass::of(&draw.info_nce(), &loss, &draw.pairs())?.unwrap();
+    /// let pairs = draw.negatives.iter().zip(&mass.drawn).map(|(one, mass)| InfluencePair {
+    ///     query: ids[one.query],
+    ///     key: one.id,
+    ///     score: one.score,
+    ///     source: one.source,
+    ///     tier: Some(one.tier.name()),
+    ///     mass: *mass,
+    /// });
+    /// audit.observe(draw.step, &pairs.collect::<Vec<_>>(), mass.shared + mass.in_batch.unwrap_or(0.0))?;
+    /// let most = audit.pairs(3);
+    /// assert!(most.len() == 3 && most[0].share >= most[2].share);
+    /// # Ok::<(), cosmine::Error>(())
+    /// ```
+    pub fn pairs(&self) -> Vec<DrawnPair> {
+        let pairs = self.negatives.iter().zip(&self.extra);
+        pairs.map(|(one, extra)| DrawnPair { query: one.query, extra: *extra, score: one.score }).collect()
     }
 
     /// The loss of this step: temperature, margin, guards, the keys each query drew, and their weights.

@@ -10,6 +10,7 @@ use super::tiers::{Selection, Tier, TierBand};
 use super::usage::Usage;
 use crate::device::Device;
 use crate::error::Result;
+use crate::matrix::Rows;
 use crate::spec::{Lists, Metric, NonFinite, Select, TopK};
 
 /// A key that was drawn, with its score.
@@ -60,23 +61,17 @@ impl Drawing<'_> {
         if aim.is_empty() {
             return Ok((vec![Vec::new(); want.len()], 0));
         }
-        match (aim.tier, pool.lists) {
-            (_, Some(lists)) => {
-                let candidates = (0..want.len()).map(|row| lists.get(row).to_vec()).collect();
-                self.among(pool, aim, want, candidates)
-            }
-            (Tier::Random, None) => self.walk(pool, aim, want),
-            (_, None) => {
-                // Who has candidates looks among them, the others look everywhere.
-                let candidates: Vec<Option<Vec<usize>>> =
-                    (0..want.len()).map(|row| pool.candidates(row).map(<[usize]>::to_vec)).collect();
+        match (aim.tier, pool.has_lists()) {
+            (Tier::Random, false) => self.walk(pool, aim, want),
+            // Who has a list looks in it, the others look everywhere.
+            (_, true) => self.among(pool, aim, want),
+            (_, false) => {
                 let split = |looks: bool| {
-                    let wanted = candidates.iter().zip(want);
-                    wanted.map(|(own, want)| if own.is_some() == looks { *want } else { 0 }).collect::<Vec<usize>>()
+                    let wanted = want.iter().enumerate();
+                    wanted.map(|(row, want)| if pool.list(row).is_some() == looks { *want } else { 0 }).collect()
                 };
-                let (looking, scanning) = (split(true), split(false));
-                let candidates = candidates.into_iter().map(Option::unwrap_or_default).collect();
-                let (mut drawn, of_looking) = self.among(pool, aim, &looking, candidates)?;
+                let (looking, scanning): (Vec<usize>, Vec<usize>) = (split(true), split(false));
+                let (mut drawn, of_looking) = self.among(pool, aim, &looking)?;
                 let (scanned, of_scanning) = self.scan(pool, aim, &scanning)?;
                 drawn.iter_mut().zip(scanned).for_each(|(drawn, scanned)| drawn.extend(scanned));
                 Ok((drawn, of_looking + of_scanning))
@@ -104,13 +99,13 @@ impl Drawing<'_> {
         // Whoever met duplicates asks again without them, and so gets what it would have got had they not been there.
         while !open.is_empty() {
             let hits = self.ask(pool, aim, want, &open)?;
-            let keys: Vec<Vec<usize>> = hits.iter().map(|hits| sorted_keys(hits)).collect();
-            let found = self.duplicates(pool, &open, &keys)?;
+            let found = self.duplicates(pool, &open, &hits)?;
             let mut again = Vec::new();
             for ((row, hits), found) in open.into_iter().zip(hits).zip(found) {
                 duplicates += found.len() as u64;
                 if found.is_empty() {
-                    drawn[row] = self.choose(pool, aim, row, hits, want[row]);
+                    let window = self.window(pool, aim, row, hits, want[row]);
+                    drawn[row] = self.choose(pool, aim, row, window, want[row]);
                 } else {
                     pool.refused[row].extend(found);
                     again.push(row);
@@ -163,59 +158,71 @@ impl Drawing<'_> {
             .collect())
     }
 
-    /// From a few candidates per query, whose scores are computed here.
-    fn among(
-        &self,
-        pool: &mut Pool,
-        aim: &Aim,
-        want: &[usize],
-        mut candidates: Vec<Vec<usize>>,
-    ) -> Result<(Vec<Vec<Hit>>, u64)> {
-        for (row, candidates) in candidates.iter_mut().enumerate() {
-            match want[row] {
-                0 => candidates.clear(),
-                _ => candidates.retain(|key| pool.allows(self.batch, row, *key)),
-            }
+    /// From the lists of a source, whose scores are computed here.
+    fn among(&self, pool: &mut Pool, aim: &Aim, want: &[usize]) -> Result<(Vec<Vec<Hit>>, u64)> {
+        let mut drawn = vec![Vec::new(); want.len()];
+        let mut open: Vec<usize> = (0..want.len()).filter(|row| want[*row] > 0).collect();
+        if open.is_empty() {
+            return Ok((drawn, 0));
         }
-        let hits = self.passing(pool, aim, candidates)?;
-        let rows: Vec<usize> = (0..want.len()).collect();
-        let keys: Vec<Vec<usize>> = hits.iter().map(|hits| sorted_keys(hits)).collect();
-        let found = self.duplicates(pool, &rows, &keys)?;
-        let mut drawn = Vec::with_capacity(want.len());
+        let scored = match pool.scored.take() {
+            Some(scored) => scored,
+            None => self.scored(pool, self.allowed(pool))?,
+        };
         let mut duplicates = 0;
-        for ((row, mut hits), found) in hits.into_iter().enumerate().zip(found) {
-            hits.retain(|hit| found.binary_search(&hit.key).is_err());
-            duplicates += found.len() as u64;
-            pool.refused[row].extend(found);
-            drawn.push(self.choose(pool, aim, row, hits, want[row]));
+        // As in a scan, but nobody needs to be asked again.
+        while !open.is_empty() {
+            let windows: Vec<Vec<Hit>> = open
+                .iter()
+                .map(|row| {
+                    let refused = &pool.refused[*row];
+                    let inside = self.inside(aim, *row);
+                    let hits = scored[*row].iter().filter(|hit| inside(hit) && !refused.contains(&hit.key));
+                    self.window(pool, aim, *row, hits.copied().collect(), want[*row])
+                })
+                .collect();
+            let found = self.duplicates(pool, &open, &windows)?;
+            let mut again = Vec::new();
+            for ((row, window), found) in open.into_iter().zip(windows).zip(found) {
+                duplicates += found.len() as u64;
+                if found.is_empty() {
+                    drawn[row] = self.choose(pool, aim, row, window, want[row]);
+                } else {
+                    pool.refused[row].extend(found);
+                    again.push(row);
+                }
+            }
+            open = again;
         }
+        pool.scored = Some(scored);
         Ok((drawn, duplicates))
     }
 
-    /// The candidates, ascending, that lie inside the band, with their scores, the hardest first.
-    fn passing(&self, pool: &Pool, aim: &Aim, candidates: Vec<Vec<usize>>) -> Result<Vec<Vec<Hit>>> {
-        let band = self.guards.band(&aim.band);
-        let lists = Lists::from_rows(candidates);
-        if lists.items() == 0 {
-            return Ok(vec![Vec::new(); lists.rows()]);
-        }
-        let scores = self.device.score_pairs(
-            Metric::from(self.metric),
-            NonFinite::Error,
-            &lists,
-            self.batch.queries,
-            pool.rows,
-        )?;
+    /// The keys of each query's list that it may get.
+    fn allowed(&self, pool: &Pool) -> Vec<Vec<usize>> {
+        let list = |row| pool.list(row).unwrap_or_default().iter().copied();
+        (0..self.batch.rows()).map(|row| list(row).filter(|key| pool.allows(self.batch, row, *key)).collect()).collect()
+    }
+
+    /// Keys with their scores, the hardest first.
+    fn scored(&self, pool: &Pool, keys: Vec<Vec<usize>>) -> Result<Vec<Vec<Hit>>> {
+        let lists = Lists::from_rows(keys);
+        let scores = canonical(self.device, self.metric.into(), &lists, self.batch.queries, pool.rows)?;
         let mut scores = scores.into_iter();
-        let mut passing = Vec::with_capacity(lists.rows());
-        for row in 0..lists.rows() {
-            let hi = band.upper_bounds(Some(self.positives[row])).into_iter().fold(f32::INFINITY, f32::min);
+        let scored = |row| {
             let hits = lists.get(row).iter().zip(scores.by_ref()).map(|(key, score)| Hit { key: *key, score });
-            let mut hits: Vec<Hit> = hits.filter(|hit| hit.score >= band.lo && hit.score <= hi).collect();
+            let mut hits: Vec<Hit> = hits.collect();
             hits.sort_by(by_score);
-            passing.push(hits);
-        }
-        Ok(passing)
+            hits
+        };
+        Ok((0..lists.rows()).map(scored).collect())
+    }
+
+    /// Whether a key lies inside the band of a tier, for a query.
+    fn inside(&self, aim: &Aim, row: usize) -> impl Fn(&Hit) -> bool {
+        let band = self.guards.band(&aim.band);
+        let hi = band.upper_bounds(Some(self.positives[row])).into_iter().fold(f32::INFINITY, f32::min);
+        move |hit| hit.score >= band.lo && hit.score <= hi
     }
 
     /// Uniformly from all keys of a source: the first that pass in a random order.
@@ -242,10 +249,12 @@ impl Drawing<'_> {
             if candidates.iter().all(Vec::is_empty) {
                 break;
             }
-            let passing = self.passing(pool, aim, candidates.clone())?;
+            let mut passing = self.scored(pool, candidates.clone())?;
+            for (row, hits) in passing.iter_mut().enumerate() {
+                hits.retain(self.inside(aim, row));
+            }
             let rows: Vec<usize> = (0..want.len()).collect();
-            let sorted: Vec<Vec<usize>> = passing.iter().map(|hits| sorted_keys(hits)).collect();
-            let found = self.duplicates(pool, &rows, &sorted)?;
+            let found = self.duplicates(pool, &rows, &passing)?;
             for (row, order) in candidates.iter().enumerate() {
                 duplicates += found[row].len() as u64;
                 pool.refused[row].extend(&found[row]);
@@ -261,22 +270,32 @@ impl Drawing<'_> {
         Ok((drawn, duplicates))
     }
 
-    /// Of some rows' keys, ascending, those that are duplicates of the row's positive.
-    fn duplicates(&self, pool: &Pool, rows: &[usize], keys: &[Vec<usize>]) -> Result<Vec<Vec<usize>>> {
-        if self.guards.duplicates > 1.0 || keys.iter().all(Vec::is_empty) {
-            return Ok(vec![Vec::new(); rows.len()]);
+    /// Of some rows' keys, those that are duplicates of the row's positive, ascending.
+    fn duplicates(&self, pool: &Pool, rows: &[usize], hits: &[Vec<Hit>]) -> Result<Vec<Vec<usize>>> {
+        let least = self.guards.duplicates;
+        let mut lists = vec![Vec::new(); self.batch.rows()];
+        if least <= 1.0 {
+            // The angle to the query differs between two keys by no more than the angle between them, and the cosine by no
+            // more than that. What rounding adds is far below a thousandth.
+            let reach = match self.metric {
+                MetricName::Cosine => least.max(-1.0).acos() + 1e-3,
+                MetricName::Dot => f32::INFINITY,
+            };
+            for (row, hits) in rows.iter().zip(hits) {
+                let positive = self.positives[*row];
+                let near = hits.iter().filter(|hit| (hit.score - positive).abs() <= reach);
+                lists[*row] = near.map(|hit| hit.key).collect();
+            }
         }
-        let mut lists = vec![&[][..]; self.batch.rows()];
-        rows.iter().zip(keys).for_each(|(row, keys)| lists[*row] = keys);
-        let lists = Lists::from_rows(lists.into_iter().map(|keys| keys.iter().copied()));
-        let scores = self.device.score_pairs(Metric::Cosine, NonFinite::Error, &lists, self.batch.keys, pool.rows)?;
+        let lists = Lists::from_rows(lists);
+        let scores = canonical(self.device, Metric::Cosine, &lists, self.batch.keys, pool.rows)?;
         // Rows are ascending, so the lists that hold something come in their order.
         let mut scores = scores.into_iter();
-        let near = |keys: &Vec<usize>| {
-            let own: Vec<(usize, f32)> = keys.iter().copied().zip(scores.by_ref()).collect();
-            own.into_iter().filter(|(_, score)| *score >= self.guards.duplicates).map(|(key, _)| key).collect()
+        let near = |row: &usize| {
+            let own = lists.get(*row).iter().copied().zip(scores.by_ref());
+            own.filter(|(_, score)| *score >= least).map(|(key, _)| key).collect()
         };
-        Ok(keys.iter().map(near).collect())
+        Ok(rows.iter().map(near).collect())
     }
 
     /// Whether uses cost keys some of their score in a tier: where scores decide which keys it takes.
@@ -284,20 +303,27 @@ impl Drawing<'_> {
         self.usage.config().penalty > 0.0 && aim.select != Selection::Uniform
     }
 
-    /// What the selection takes of the keys that pass, given the hardest first.
+    /// The keys that the selection looks at, of those that pass, given the hardest first.
+    fn window(&self, pool: &Pool, aim: &Aim, row: usize, mut hits: Vec<Hit>, want: usize) -> Vec<Hit> {
+        match aim.band.ranks {
+            Some([_, to]) => hits.truncate(to),
+            None => {
+                sort_by_draw(&mut hits, self.select(pool, aim), self.batch.number(row), |hit| hit.score);
+                // As many as a scan would look at, so that lists and scans take alike.
+                hits.truncate(if self.penalises(aim) { want.saturating_mul(LOOKED_AT) } else { want });
+            }
+        }
+        hits
+    }
+
+    /// What the selection takes of the keys that it looks at.
     fn choose(&self, pool: &Pool, aim: &Aim, row: usize, mut hits: Vec<Hit>, want: usize) -> Vec<Hit> {
-        if let Some([from, to]) = aim.band.ranks {
-            hits.truncate(to);
+        if let Some([from, _]) = aim.band.ranks {
             hits.drain(..from.min(hits.len()));
         }
         let select = self.select(pool, aim);
         let number = self.batch.number(row);
         if self.penalises(aim) {
-            if aim.band.ranks.is_none() {
-                // As many as a scan would look at, so that lists and scans take alike.
-                sort_by_draw(&mut hits, select, number, |hit| hit.score);
-                hits.truncate(want.saturating_mul(LOOKED_AT));
-            }
             let left = |hit: &Hit| {
                 let penalty = pool.id(hit.key).map_or(0.0, |id| self.usage.penalty(self.step, use_key(id)));
                 (f64::from(hit.score) - penalty) as f32
@@ -310,6 +336,24 @@ impl Drawing<'_> {
         hits.truncate(want);
         hits.sort_by(by_score);
         hits
+    }
+}
+
+/// The canonical scores of pairs, whose rows must be finite. Rows are looked over for that only where a score is missing.
+pub(super) fn canonical(
+    device: &Device,
+    metric: Metric,
+    pairs: &Lists,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+) -> Result<Vec<f32>> {
+    if pairs.items() == 0 {
+        return Ok(Vec::new());
+    }
+    let scores = device.score_pairs(metric, NonFinite::Skip, pairs, queries, keys)?;
+    match scores.iter().any(|score| score.is_nan()) {
+        true => device.score_pairs(metric, NonFinite::Error, pairs, queries, keys),
+        false => Ok(scores),
     }
 }
 
@@ -329,10 +373,4 @@ fn sort_by_draw(hits: &mut [Hit], select: Select, number: u64, score: impl Fn(&H
 pub(super) fn by_score(a: &Hit, b: &Hit) -> std::cmp::Ordering {
     // The canonical scores −0 and 0 are equal.
     b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal).then(a.key.cmp(&b.key))
-}
-
-fn sorted_keys(hits: &[Hit]) -> Vec<usize> {
-    let mut keys: Vec<usize> = hits.iter().map(|hit| hit.key).collect();
-    keys.sort_unstable();
-    keys
 }

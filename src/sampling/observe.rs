@@ -3,7 +3,7 @@
 use super::bank::Bank;
 use super::controller::hardness;
 use super::draw::{Batch, Draw};
-use super::gradient_mass::{DrawnPair, GradientMass};
+use super::gradient_mass::GradientMass;
 use super::hashing::Recall;
 use super::held_out::potential;
 use super::record::{BandRecord, Source, StepRecord};
@@ -158,12 +158,9 @@ impl Sampler {
 
     /// What a draw and its loss say.
     fn record(&self, draw: &Draw, loss: &Loss, scores: &[f32]) -> Result<StepRecord> {
-        let pairs = draw.negatives.iter().zip(&draw.extra);
-        let drawn: Vec<DrawnPair> =
-            pairs.map(|(one, extra)| DrawnPair { query: one.query, extra: *extra, score: one.score }).collect();
         // A loss out of range has no shares to speak of.
         let finite = loss.loss.is_finite() && loss.negative_influence.iter().all(|influence| influence.is_finite());
-        let mass = if finite { GradientMass::of(&draw.info_nce, loss, &drawn)? } else { None };
+        let mass = if finite { GradientMass::of(&draw.info_nce, loss, &draw.pairs())? } else { None };
         let in_batch = (draw.rows * draw.rows.saturating_sub(1)) as u64;
         let within = self.run.config.curriculum.controller.as_ref().map(|controller| controller.within);
         let within = within.unwrap_or(f64::from(self.run.config.statistics.within));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bank::Bank;
 use super::draw::{Batch, Corpus, DrawnKey};
+use super::guards::Hit;
 use super::hashing::{Hashing, Recall};
 use super::record::Source;
 use crate::codes::Codes;
@@ -35,11 +36,14 @@ pub(super) struct Pool<'a> {
     /// Keys that a query does not get.
     pub(super) refused: Vec<BTreeSet<usize>>,
     /// The only keys that a query may get, where it has a list.
-    pub(super) lists: Option<&'a Lists>,
+    lists: Option<&'a Lists>,
     /// Where the banded tiers look for a query, in place of all keys; empty where nobody has such a list.
     candidates: Vec<Option<&'a [usize]>>,
     /// What prunes the scans of its keys.
     pub(super) codes: Option<(&'a Hashing, &'a Codes)>,
+    /// The keys of the lists with their scores, once a tier has looked at them: those that the query may get, the hardest
+    /// first.
+    pub(super) scored: Option<Vec<Vec<Hit>>>,
     /// The recall of a scan that was pruned.
     pub(super) recall: Option<Recall>,
 }
@@ -66,9 +70,14 @@ impl<'a> Pool<'a> {
         self
     }
 
-    /// Where the banded tiers look for a query, in place of all keys.
-    pub(super) fn candidates(&self, row: usize) -> Option<&'a [usize]> {
-        self.candidates.get(row).copied().flatten()
+    /// Whether all tiers take from lists alone.
+    pub(super) fn has_lists(&self) -> bool {
+        self.lists.is_some()
+    }
+
+    /// The list that a query has: the only keys it may get, or those among which its banded tiers look.
+    pub(super) fn list(&self, row: usize) -> Option<&'a [usize]> {
+        self.lists.map(|lists| lists.get(row)).or_else(|| self.candidates.get(row).copied().flatten())
     }
 
     /// The keys that the batch lists: rows of their own, or of the corpus.
@@ -138,6 +147,7 @@ impl<'a> Pool<'a> {
             lists: None,
             candidates: Vec::new(),
             codes: None,
+            scored: None,
             recall: None,
         }
     }
@@ -166,6 +176,7 @@ impl<'a> Pool<'a> {
             lists: None,
             candidates: Vec::new(),
             codes: None,
+            scored: None,
             recall: None,
         };
         for key in batch.key_ids.into_iter().flatten().filter_map(|id| pool.find(*id)).collect::<Vec<_>>() {

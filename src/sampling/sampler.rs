@@ -6,7 +6,7 @@ use super::bank::Bank;
 use super::config::SamplerConfig;
 use super::draw::{Batch, Corpus, Draw};
 use super::force::Force;
-use super::guards::Drawing;
+use super::guards::{Drawing, canonical};
 use super::hashing::Recall;
 use super::pool::Pool;
 use super::record::Source;
@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
 use crate::output::{Rejected, Rule};
-use crate::spec::{Guard, InfoNce, Metric, NonFinite, Positives};
+use crate::spec::{Guard, InfoNce, Metric, Positives};
 
 /// Chooses the negatives of a training run, step after step.
 ///
@@ -115,6 +115,17 @@ impl Sampler {
 
     /// Goes to another scheme of the ladder by the user's will; the next record tells it.
     ///
+    /// ```
+    /// use cosmine::Device;
+    /// use cosmine::sampling::{Sampler, SamplerConfig, Scheme};
+    /// let mut sampler = Sampler::new(&Device::cpu(), SamplerConfig::default())?;
+    /// sampler.roll_back(Scheme::InBatch, "recall fell")?;
+    /// assert_eq!(sampler.scheme(), Scheme::InBatch);
+    /// // The ladder of the default configuration has no such rung.
+    /// assert!(sampler.roll_back(Scheme::Random, "as a test").is_err());
+    /// # Ok::<(), cosmine::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Spec`] where the scheme is not on the ladder.
     pub fn roll_back(&mut self, scheme: Scheme, reason: &str) -> Result<()> {
@@ -161,7 +172,7 @@ impl Sampler {
         }
         let own = Positives::Aligned.to_lists(batch.rows(), 0);
         let metric = Metric::from(self.run.config.metric);
-        let positives = self.device.score_pairs(metric, NonFinite::Error, &own, batch.queries, batch.keys)?;
+        let positives = canonical(&self.device, metric, &own, batch.queries, batch.keys)?;
         let force = Force::of(self.scheme(), &self.run.config, &self.run.curriculum, self.run.step);
         let mut pools = self.pools(batch, corpus, &force)?;
         let drawing = Drawing {

@@ -106,7 +106,7 @@ impl Sampler {
             return Ok(None);
         }
         let mut all = Vec::new();
-        for (pool, _) in pools.iter().filter(|(pool, _)| pool.lists.is_none()) {
+        for (pool, _) in pools.iter().filter(|(pool, _)| !pool.has_lists()) {
             let mut spec = TopK::new(0)
                 .metric(self.run.config.metric.into())
                 .positive_scores(positives.to_vec())

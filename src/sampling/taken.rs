@@ -41,7 +41,7 @@ impl Taken {
                 taken.ask(drawing, pools, source, aim, want)?;
             }
             // A few listed keys, or a young bank beside a corpus, are not what a band is judged by.
-            let main = pools.first().is_some_and(|(pool, _)| pool.lists.is_none());
+            let main = pools.first().is_some_and(|(pool, _)| !pool.has_lists());
             if main && aim.tier != Tier::Random {
                 taken.starved.iter_mut().zip(&taken.owed[0]).for_each(|(starved, owed)| *starved |= *owed > 0);
             }

@@ -105,7 +105,8 @@ impl Recall {
 /// let device = Device::cpu();
 /// let rows: Vec<f32> = (0..400).map(|i| ((i * 37 % 101) as f32).sin()).collect();
 /// let keys = Matrix::from_vec(rows, 100, 4)?;
-/// let (spec, config) = (TopK::new(3).exclude_self(0), HashingConfig { target_recall: 0.9, ..Default::default() });
+/// let spec = TopK::new(3).exclude_self(0);
+/// let config = HashingConfig { target_recall: 0.9, measured: 100, ..HashingConfig::default() };
 /// let mut hashing = Hashing::choose(&device, config, &spec, &keys, &keys)?;
 /// let codes = hashing.codes(&device, &keys)?;
 /// let (found, record) = hashing.search(&device, &spec, &keys, &keys, &codes)?;
