@@ -39,12 +39,11 @@ pub(crate) fn open_both(args: &CorpusArgs) -> Result<(Source, Source), Failure> 
     Ok((queries, corpus))
 }
 
+/// The groups of queries and of corpus rows.
+pub(crate) type BothGroups = (Vec<i64>, Vec<i64>);
+
 /// The groups of queries and corpus rows, where they are given.
-pub(crate) fn both_groups(
-    args: &CorpusArgs,
-    queries: usize,
-    keys: usize,
-) -> Result<Option<(Vec<i64>, Vec<i64>)>, Failure> {
+pub(crate) fn both_groups(args: &CorpusArgs, queries: usize, keys: usize) -> Result<Option<BothGroups>, Failure> {
     let Some((of_queries, of_keys)) = args.query_groups.as_deref().zip(args.corpus_groups.as_deref()) else {
         return Ok(None);
     };

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args::SampleArgs;
 use crate::failure::{Failure, Inputs};
 use crate::files::{self, DrawLine};
-use crate::inputs::{self, Source as Rows};
+use crate::inputs::{self, BothGroups, Source as Rows};
 use crate::report::{self, counted};
 use crate::{interrupt, outputs, progress};
 
@@ -119,7 +119,7 @@ struct Task {
     query_ids: Vec<i64>,
     corpus_ids: Option<Vec<i64>>,
     /// The groups of queries and corpus rows.
-    groups: Option<(Vec<i64>, Vec<i64>)>,
+    groups: Option<BothGroups>,
     /// Where corpus rows have ids, the first row of each.
     row_of: Option<HashMap<i64, usize>>,
     batch: usize,
