@@ -17,6 +17,9 @@ const DIM: usize = 8;
 const CONFIG: &str = "seed = 5\nnegatives = 6\nsources = { corpus = 2, bank = 1 }\n\
                       tiers.semi_hard = { share = 1, select = { softmax = 0.1 } }\n";
 
+/// A value of a column as bytes, from a line.
+type Column<'a> = &'a dyn Fn(&Value) -> Vec<u8>;
+
 impl Small {
     fn sample(&self, words: &str, out: &str, extra: &[(&str, &Path)]) -> std::process::Output {
         self.sample_by(&self.files.text("config.toml", CONFIG), words, out, extra)
@@ -109,7 +112,7 @@ fn every_run_and_every_format_says_the_same() {
             words.take(9).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
         }
     };
-    let columns: [(&str, &str, &dyn Fn(&Value) -> Vec<u8>); 7] = [
+    let columns: [(&str, &str, Column); 7] = [
         ("step", "<i8", &whole("step")),
         ("query", "<i8", &whole("query")),
         ("rank", "<i4", &|line| (line["rank"].as_i64().unwrap() as i32).to_le_bytes().to_vec()),
