@@ -25,6 +25,9 @@ const KEY_EXTRA_BYTES: usize = 32;
 /// Up to this dim rows may be scanned in bytes: sums of codes fit 32 bits.
 const MOST_BYTE_DIM: usize = 1 << 16;
 
+/// Strips of queries that a task holds at most: what it knows of each must stay in a thread's own cache.
+const MOST_TASK_STRIPS: usize = 48;
+
 /// Queries that cost less than reading the keys does.
 const FEW_QUERIES: usize = 48;
 
@@ -119,7 +122,7 @@ pub(crate) fn split(rows: usize, panels: usize, threads: usize) -> (usize, usize
     let strips = rows.div_ceil(STRIP);
     let tasks = 4 * threads;
     if threads == 1 || strips >= tasks {
-        return (strips.div_ceil(tasks).max(1) * STRIP, panels.max(1));
+        return (strips.div_ceil(tasks).clamp(1, MOST_TASK_STRIPS) * STRIP, panels.max(1));
     }
     let key_parts = tasks.div_ceil(strips.max(1)).min(panels.max(1));
     (STRIP, panels.div_ceil(key_parts).max(1))

@@ -1,8 +1,8 @@
 //! The canonical score, in vectors of 16: defined in the crate's documentation; the oracle has the plain version.
 //!
 //! A row is prepared once: widened, scaled by the power of two that brings its largest magnitude into `[1, 2)`, with
-//! elements below 2⁻⁵⁰ dropped, padded with zeros to a multiple of 16. Products of 12-bit parts are exact, so it does
-//! not matter whether the compiler fuses them with the sums; the order of the sums is fixed by the code.
+//! elements below 2⁻⁵⁰ dropped, padded with zeros to a multiple of 16. Products of 12-bit parts are exact, so they are
+//! fused with the sums where the set can; the order of the sums is fixed by the code.
 
 use super::lanes::{Isa, Lanes, Task};
 use crate::backend::row_scale::RowScale;
@@ -25,6 +25,13 @@ fn has_low_part(dtype: Dtype) -> bool {
 
 /// Rows whose dot products are computed side by side: each is a chain of additions, four keep the processor busy.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
+
+/// A row that is scaled, and what it was scaled by.
+#[derive(Clone, Copy)]
+pub(crate) struct Scaled<'a> {
+    pub(crate) row: &'a [f32],
+    pub(crate) scale: RowScale,
+}
 
 /// A prepared row.
 pub(crate) struct Prepared {
@@ -108,7 +115,7 @@ pub(crate) fn scales_of(
 /// The canonical score of two finite rows; `query` is the left side.
 pub(crate) fn score(isa: Isa, metric: Metric, query: &Prepared, key: &Prepared) -> f32 {
     let dot = isa.dispatch(Dots { x: [&query.scaled], y: [&key.scaled], split: query.split || key.split })[0];
-    finish(metric, dot, query, key)
+    finish(metric, dot, query.scale, key.scale)
 }
 
 /// The canonical scores of a query and keys, side by side.
@@ -121,7 +128,29 @@ pub(crate) fn scores(
     let x = [query.scaled.as_slice(); SIDE_BY_SIDE];
     let y = keys.each_ref().map(|key| key.scaled.as_slice());
     let dots = isa.dispatch(Dots { x, y, split: query.split || keys[0].split });
-    std::array::from_fn(|lane| finish(metric, dots[lane], query, &keys[lane]))
+    std::array::from_fn(|lane| finish(metric, dots[lane], query.scale, keys[lane].scale))
+}
+
+/// The canonical scores of pairs, side by side.
+pub(crate) struct PairScores<'a> {
+    pub(crate) metric: Metric,
+    /// Whether a row is f32.
+    pub(crate) split: bool,
+    pub(crate) queries: [Scaled<'a>; SIDE_BY_SIDE],
+    pub(crate) keys: [Scaled<'a>; SIDE_BY_SIDE],
+}
+
+impl Task for PairScores<'_> {
+    type Output = [f32; SIDE_BY_SIDE];
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> [f32; SIDE_BY_SIDE] {
+        let PairScores { metric, split, queries, keys } = self;
+        let dots = Dots { x: queries.map(|query| query.row), y: keys.map(|key| key.row), split };
+        // SAFETY: the dispatch vouches for `L`.
+        let dots = unsafe { dots.run::<L>() };
+        std::array::from_fn(|lane| finish(metric, dots[lane], queries[lane].scale, keys[lane].scale))
+    }
 }
 
 /// The dot products of a row with rows of ±1, side by side, times the row's inverse norm; 0 for a row that is not finite.
@@ -134,10 +163,10 @@ pub(crate) fn projected(isa: Isa, row: &Prepared, projections: &[Prepared; SIDE_
     isa.dispatch(Dots { x, y, split: row.split }).map(|dot| dot * row.scale.inverse)
 }
 
-fn finish(metric: Metric, dot: f32, query: &Prepared, key: &Prepared) -> f32 {
+fn finish(metric: Metric, dot: f32, query: RowScale, key: RowScale) -> f32 {
     match metric {
-        Metric::Cosine => ((dot * query.scale.inverse) * key.scale.inverse).clamp(-1.0, 1.0),
-        Metric::Dot => unscale(dot, query.scale.exponent + key.scale.exponent),
+        Metric::Cosine => ((dot * query.inverse) * key.inverse).clamp(-1.0, 1.0),
+        Metric::Dot => unscale(dot, query.exponent + key.exponent),
     }
 }
 
@@ -175,14 +204,40 @@ impl Task for ScaleRow<'_> {
             return Some(0);
         }
         let exponent = exponent_of(largest);
-        // Two factors, since 2¹⁴⁹ and 2⁻¹²⁷ are no normal numbers.
-        let half = -exponent / 2;
-        let (first, second) = (power_of_two(half), power_of_two(-exponent - half));
-        for value in self.scaled.iter_mut() {
-            let scaled = *value * first * second;
-            *value = if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
-        }
+        scale_by(self.scaled, exponent);
         Some(exponent)
+    }
+}
+
+/// As [`ScaleRow`], for a finite row whose exponent is known.
+pub(crate) struct ScaleKnown<'a> {
+    pub(crate) matrix: &'a Matrix<'a>,
+    pub(crate) row: usize,
+    pub(crate) exponent: i32,
+    /// Result, padded with zeros.
+    pub(crate) scaled: &'a mut [f32],
+}
+
+impl Task for ScaleKnown<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        self.matrix.widen_row(self.row, self.scaled);
+        self.scaled[self.matrix.dim()..].fill(0.0);
+        scale_by(self.scaled, self.exponent);
+    }
+}
+
+/// Times 2^−exponent, without what is too small then.
+#[inline(always)]
+fn scale_by(row: &mut [f32], exponent: i32) {
+    // Two factors, since 2¹⁴⁹ and 2⁻¹²⁷ are no normal numbers.
+    let half = -exponent / 2;
+    let (first, second) = (power_of_two(half), power_of_two(-exponent - half));
+    for value in row {
+        let scaled = *value * first * second;
+        *value = if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
     }
 }
 
@@ -217,8 +272,8 @@ impl<const N: usize> Task for Dots<'_, N> {
         for block in 0..x[0].len() {
             for row in 0..N {
                 match self.split {
-                    true => add_split(&mut sums[row], &x[row][block], &y[row][block]),
-                    false => add_whole(&mut sums[row], &x[row][block], &y[row][block]),
+                    true => add_split::<L>(&mut sums[row], &x[row][block], &y[row][block]),
+                    false => add_whole::<L>(&mut sums[row], &x[row][block], &y[row][block]),
                 }
             }
         }
@@ -242,8 +297,8 @@ impl<const N: usize> Task for Squares<'_, N> {
         for (block, _) in rows[0].iter().enumerate() {
             for row in 0..N {
                 match self.split {
-                    true => add_split_square(&mut sums[row], &rows[row][block]),
-                    false => add_whole(&mut sums[row], &rows[row][block], &rows[row][block]),
+                    true => add_split::<L>(&mut sums[row], &rows[row][block], &rows[row][block]),
+                    false => add_whole::<L>(&mut sums[row], &rows[row][block], &rows[row][block]),
                 }
             }
         }
@@ -261,37 +316,29 @@ fn add_lanes(mut sums: [f32; LANES]) -> f32 {
     sums[0]
 }
 
+/// `a · b + c` of a product that is exact, so that it does not matter whether it is fused.
 #[inline(always)]
-fn add_split_square(sums: &mut [f32; LANES], x: &[f32; LANES]) {
-    let (high, low) = parts(x);
+fn add_exact<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
+    if L::FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[inline(always)]
+fn add_whole<L: Lanes>(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
     for lane in 0..LANES {
-        let mixed = high[lane] * low[lane];
-        let mut sum = sums[lane];
-        sum += high[lane] * high[lane];
-        sum += mixed;
-        sum += mixed;
-        sum += low[lane] * low[lane];
-        sums[lane] = sum;
+        sums[lane] = add_exact::<L>(x[lane], y[lane], sums[lane]);
     }
 }
 
 #[inline(always)]
-fn add_whole(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
-    for lane in 0..LANES {
-        sums[lane] += x[lane] * y[lane];
-    }
-}
-
-#[inline(always)]
-fn add_split(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
+fn add_split<L: Lanes>(sums: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
     let (x_high, x_low) = parts(x);
     let (y_high, y_low) = parts(y);
     for lane in 0..LANES {
         let mut sum = sums[lane];
-        sum += x_high[lane] * y_high[lane];
-        sum += x_high[lane] * y_low[lane];
-        sum += x_low[lane] * y_high[lane];
-        sum += x_low[lane] * y_low[lane];
+        sum = add_exact::<L>(x_high[lane], y_high[lane], sum);
+        sum = add_exact::<L>(x_high[lane], y_low[lane], sum);
+        sum = add_exact::<L>(x_low[lane], y_high[lane], sum);
+        sum = add_exact::<L>(x_low[lane], y_low[lane], sum);
         sums[lane] = sum;
     }
 }

@@ -20,8 +20,10 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use super::canonical::ScaleKnown;
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
 use super::rows::Factor;
+use crate::backend::row_scale::RowScale;
 use crate::error::{Result, try_vec};
 use crate::matrix::Matrix;
 
@@ -40,7 +42,7 @@ const GROUP: usize = 4;
 /// Elements that are quantised at once.
 const WIDE: usize = 16;
 /// Rows of queries kept beside the codes are padded to a multiple of this.
-pub(crate) const UNIT_PADDING: usize = 64;
+const PADDING: usize = 64;
 
 /// A row as `step · codes` with a residual of at most this norm.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,38 +131,40 @@ pub(crate) struct QueryCodes {
     pub(crate) coded: Vec<Coded>,
     /// What the sums of a row start with, so that the offset of the keys' bytes falls out: `−128 · Σ codes`.
     pub(crate) starts: Vec<i32>,
-    /// Unit rows in f32, each padded with zeros to [`QueryCodes::unit_width`].
-    pub(crate) units: Vec<f32>,
-    pub(crate) unit_width: usize,
+    /// Scaled rows, as the canonical score has them, each padded with zeros to a multiple of [`PADDING`].
+    scaled: Vec<f32>,
+    width: usize,
 }
 
 impl QueryCodes {
-    pub(crate) fn pack(isa: Isa, matrix: &Matrix, factors: &[(u32, Factor)]) -> Result<Self> {
+    pub(crate) fn pack(isa: Isa, matrix: &Matrix, scales: &[RowScale]) -> Result<Self> {
         let dim = matrix.dim();
-        let (padded, words_of_row) = (factors.len().next_multiple_of(STRIP), words_of(dim));
-        let unit_width = dim.next_multiple_of(UNIT_PADDING);
+        let (padded, words_of_row) = (scales.len().next_multiple_of(STRIP), words_of(dim));
+        let width = dim.next_multiple_of(PADDING);
         let mut codes = QueryCodes {
             words: try_vec(0, padded * words_of_row, "codes of queries")?,
             coded: try_vec(Coded::default(), padded, "codes of queries")?,
             starts: try_vec(0, padded, "codes of queries")?,
-            units: try_vec(0.0, padded * unit_width, "unit rows of queries")?,
-            unit_width,
+            scaled: try_vec(0.0, padded * width, "scaled rows of queries")?,
+            width,
         };
         codes
             .words
             .par_chunks_mut(STRIP * words_of_row)
             .zip(codes.coded.par_chunks_mut(STRIP))
             .zip(codes.starts.par_chunks_mut(STRIP))
-            .zip(codes.units.par_chunks_mut(STRIP * unit_width))
-            .zip(factors.par_chunks(STRIP))
+            .zip(codes.scaled.par_chunks_mut(STRIP * width))
+            .zip(scales.par_chunks(STRIP))
+            .enumerate()
             .for_each_init(
-                || (Room::new(dim), vec![0.0; dim]),
-                |(Room { rounded, bytes, .. }, widened), ((((words, coded), starts), units), factors)| {
-                    for (slot, (row, factor)) in factors.iter().enumerate() {
-                        let unit = &mut units[slot * unit_width..][..bytes.len()];
-                        let row = matrix.row_f32_or(*row as usize, widened);
-                        let quantise = Quantise { row, factor: *factor, unit, rounded, bytes, is_key: false };
-                        coded[slot] = isa.dispatch(quantise);
+                || Room::new(dim),
+                |Room { unit, rounded, bytes }, (strip, ((((words, coded), starts), scaled), scales))| {
+                    for (slot, scale) in scales.iter().enumerate().filter(|(_, scale)| scale.finite) {
+                        let scaled = &mut scaled[slot * width..(slot + 1) * width];
+                        let row = strip * STRIP + slot;
+                        isa.dispatch(ScaleKnown { matrix, row, exponent: scale.exponent, scaled });
+                        let (row, factor) = (&scaled[..dim], Factor::prepared(*scale));
+                        coded[slot] = isa.dispatch(Quantise { row, factor, unit, rounded, bytes, is_key: false });
                         let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
                         starts[slot] = -i32::from(KEY_OFFSET) * sum;
                         let column = words[slot..].iter_mut().step_by(STRIP);
@@ -171,6 +175,10 @@ impl QueryCodes {
                 },
             );
         Ok(codes)
+    }
+
+    pub(crate) fn scaled(&self, row: usize) -> &[f32] {
+        &self.scaled[row * self.width..(row + 1) * self.width]
     }
 }
 

@@ -4,7 +4,7 @@
 //! score, or the draw key) and raises its threshold as they come: with `ε` the error bound and `t` the K-th largest
 //! approximate value, K candidates have a true value of at least `t − ε`, so one below `t − 2ε` cannot be among the K
 //! best. Thresholds only rise; a stale one admits too much, never too little. Whoever survives the chunk is ranked by
-//! the canonical score.
+//! the canonical score. Where a sieve stands in front, the gate is offered canonical scores at once, and `ε` is 0.
 
 use std::cmp::Ordering;
 
@@ -16,12 +16,21 @@ use crate::spec::{Select, TopK};
 /// Keys whose side of the band's edges is asked for together.
 const MAX_UNCERTAIN: usize = 256;
 
+/// A key that may be among the best.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// By which it is ranked: a score in units, or a draw key.
+    value: f64,
+    position: u32,
+    /// The canonical score; NaN where it is not known.
+    score: f32,
+}
+
 /// One list of candidates with its rising threshold.
 struct Candidates {
-    /// (approximate value, position)
-    held: Vec<(f64, u32)>,
+    held: Vec<Candidate>,
     wanted: usize,
-    /// How far an approximate value can lie from the true one.
+    /// How far a value can lie from the true one.
     error: f64,
     /// Values below this one are not needed.
     threshold: f64,
@@ -46,11 +55,18 @@ impl Candidates {
     /// Raises the threshold to what the candidates prove, and drops those below it.
     fn prune(&mut self) {
         if self.wanted > 0 && self.held.len() >= self.wanted {
-            let descending = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0);
-            let kth = self.held.select_nth_unstable_by(self.wanted - 1, descending).1.0;
+            let descending = |a: &Candidate, b: &Candidate| b.value.total_cmp(&a.value);
+            let kth = self.held.select_nth_unstable_by(self.wanted - 1, descending).1.value;
             self.threshold = self.threshold.max(kth - 2.0 * self.error);
         }
-        self.held.retain(|(value, _)| *value >= self.threshold);
+        self.held.retain(|candidate| candidate.value >= self.threshold);
+        self.most = room_for(self.held.len());
+    }
+
+    /// Takes over what another list over other keys holds.
+    fn absorb(&mut self, other: Candidates) {
+        self.held.extend(other.held);
+        self.threshold = self.threshold.max(other.threshold);
         self.most = room_for(self.held.len());
     }
 }
@@ -71,6 +87,8 @@ pub(crate) struct Gate<'a> {
     unit: f64,
     /// How far an approximate score can lie from the canonical one, in units.
     error: f64,
+    /// What a threshold on the hardest leaves to scores that are not exact, where candidates are.
+    slack: f64,
     /// The band as canonical scores; infinite where no canonical score lies outside.
     band: (f32, f32),
     /// Approximate scores that are certain to lie inside the band.
@@ -89,10 +107,12 @@ impl<'a> Gate<'a> {
     pub(crate) fn new(scan: Scan<'a>, spec: &TopK, row: usize, bounds: &Bounds, best: &Best, wanted: Wanted) -> Self {
         let unit = scan.unit(row);
         let error = scan.error_bound(unit);
+        // Behind a sieve all candidates have their canonical score.
+        let (own_error, slack) = if scan.is_in_bytes() { (0.0, error) } else { (error, 0.0) };
         let (lo, hi) = (bounds.lo, bounds.hi());
         let worst_hard = (best.hardest.len() == wanted.hardest).then(|| best.hardest.last()).flatten();
         let worst_drawn = (best.drawn.len() == wanted.drawn).then(|| best.drawn.last()).flatten();
-        let draw_error = draw_error(spec.select, error * unit);
+        let draw_error = if scan.is_in_bytes() { 0.0 } else { draw_error(spec.select, error * unit) };
         let mut gate = Gate {
             scan,
             select: spec.select,
@@ -100,10 +120,11 @@ impl<'a> Gate<'a> {
             number: spec.draw_number(scan.queries.start + row),
             unit,
             error,
+            slack,
             band: (lo, hi),
             certain: (f64::from(lo) / unit + error, f64::from(hi) / unit - error),
             largest: f64::from(f32::MAX) / unit,
-            hardest: Candidates::new(wanted.hardest, error, worst_hard.map(|hit| f64::from(hit.score) / unit)),
+            hardest: Candidates::new(wanted.hardest, own_error, worst_hard.map(|hit| f64::from(hit.score) / unit)),
             drawn: Candidates::new(wanted.drawn, draw_error, worst_drawn.map(|hit| f64::from(hit.draw))),
             uncertain: Vec::new(),
             window: (f32::INFINITY, f32::NEG_INFINITY),
@@ -116,7 +137,7 @@ impl<'a> Gate<'a> {
     fn set_window(&mut self) {
         let lo = f64::from(self.band.0) / self.unit - self.error;
         let hi = f64::from(self.band.1) / self.unit + self.error;
-        let needed = self.hardest.threshold.min(self.lowest_drawn_score());
+        let needed = (self.hardest.threshold - self.slack).min(self.lowest_drawn_score());
         self.window = (round_down(lo.max(needed)), round_up(hi));
     }
 
@@ -154,6 +175,31 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// Approximate scores up to here are certain not to lie above the band; in units, as [`Gate::error`].
+    pub(crate) fn certain_hi(&self) -> f64 {
+        self.certain.1
+    }
+
+    /// How far an approximate score can lie from the canonical one.
+    pub(crate) fn error(&self) -> f64 {
+        self.error
+    }
+
+    /// Takes over what a gate of the same query holds of other keys.
+    pub(crate) fn absorb(&mut self, other: Gate) {
+        self.hardest.absorb(other.hardest);
+        self.drawn.absorb(other.drawn);
+        self.uncertain.extend(other.uncertain);
+        self.raise();
+        self.set_window();
+    }
+
+    /// Forgets all keys, but not what they proved.
+    pub(crate) fn restart(&mut self) {
+        self.hardest.held.clear();
+        self.drawn.held.clear();
+    }
+
     /// What scores are looked through for, beside the window, where none is above `largest`.
     pub(crate) fn filter(&self, largest: f32) -> Filter {
         let number = self.number;
@@ -178,7 +224,7 @@ impl<'a> Gate<'a> {
 
     /// From which approximate score on a key may belong to the rank window.
     fn hard_score(&self) -> f32 {
-        round_down(self.hardest.threshold)
+        round_down(self.hardest.threshold - self.slack)
     }
 
     /// Takes an approximate score inside the window.
@@ -188,7 +234,7 @@ impl<'a> Gate<'a> {
         // Saturated as the canonical score is, so that the bound holds for it too.
         let value = f64::from(approximate).clamp(-self.largest, self.largest);
         if self.certain.0 <= value && value <= self.certain.1 {
-            self.take(value, position);
+            self.take(value, f32::NAN, position);
         } else {
             self.uncertain.push(position);
             if self.uncertain.len() >= MAX_UNCERTAIN {
@@ -197,34 +243,34 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// Takes a key with its canonical score.
+    pub(crate) fn offer_canonical(&mut self, score: f32, position: u32) {
+        if self.band.0 <= score && score <= self.band.1 {
+            self.take(f64::from(score) / self.unit, score, position);
+        }
+    }
+
     /// Asks the canonical score of the keys that may lie on either side of the band's edges.
     fn settle(&mut self) {
         let uncertain = std::mem::take(&mut self.uncertain);
-        let (scan, band) = (self.scan, self.band);
-        scan.canonical(
-            self.row,
-            &uncertain,
-            |position| position,
-            |position, score| {
-                if band.0 <= score && score <= band.1 {
-                    self.take(f64::from(score) / self.unit, position);
-                }
-            },
-        );
+        let (scan, row) = (self.scan, self.row);
+        let offer = |position, score| self.offer_canonical(score, position);
+        scan.canonical(row, &uncertain, |position| position, offer);
     }
 
-    /// Takes a key inside the band.
-    fn take(&mut self, value: f64, position: u32) {
+    /// Takes a key inside the band: its value, and its canonical score where that is known, else NaN.
+    fn take(&mut self, value: f64, score: f32, position: u32) {
         if value >= self.hardest.threshold {
-            self.hardest.held.push((value, position));
+            self.hardest.held.push(Candidate { value, position, score });
             if self.hardest.is_full() {
                 self.prune_hardest();
             }
         }
         if self.drawn.wanted > 0 {
-            let draw = f64::from(self.draw_key((value * self.unit) as f32, position));
+            let near = if score.is_nan() { (value * self.unit) as f32 } else { score };
+            let draw = f64::from(self.draw_key(near, position));
             if draw >= self.drawn.threshold {
-                self.drawn.held.push((draw, position));
+                self.drawn.held.push(Candidate { value: draw, position, score });
                 if self.drawn.is_full() {
                     self.prune_drawn();
                 }
@@ -264,27 +310,27 @@ impl<'a> Gate<'a> {
         candidates: &Candidates,
         order: impl Fn(&Hit, &Hit) -> Ordering,
         value: impl Fn(&Hit) -> f64,
-    ) -> Option<Vec<(f64, u32)>> {
+    ) -> Option<Vec<Candidate>> {
         if candidates.held.len() <= candidates.wanted + candidates.wanted / 2 + 32 {
             return None;
         }
         let mut hits = self.canonical_hits(&candidates.held);
         hits.sort_unstable_by(|a, b| order(&a.0, &b.0).then(a.1.cmp(&b.1)));
         hits.truncate(candidates.wanted);
-        Some(hits.iter().map(|(hit, position)| (value(hit), *position)).collect())
+        let ranked =
+            |(hit, position): &(Hit, u32)| Candidate { value: value(hit), position: *position, score: hit.score };
+        Some(hits.iter().map(ranked).collect())
     }
 
-    fn canonical_hits(&self, held: &[(f64, u32)]) -> Vec<(Hit, u32)> {
+    fn canonical_hits(&self, held: &[Candidate]) -> Vec<(Hit, u32)> {
         let mut hits = Vec::with_capacity(held.len());
-        self.scan.canonical(
-            self.row,
-            held,
-            |(_, position)| position,
-            |(_, position), score| {
-                let draw = self.draw_key(score, position);
-                hits.push((Hit { draw, score, key: self.scan.keys.key(position) as u64 }, position));
-            },
-        );
+        let mut take = |Candidate { position, .. }, score| {
+            let draw = self.draw_key(score, position);
+            hits.push((Hit { draw, score, key: self.scan.keys.key(position) as u64 }, position));
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = held.iter().partition(|candidate| !candidate.score.is_nan());
+        known.into_iter().for_each(|candidate| take(candidate, candidate.score));
+        self.scan.canonical(self.row, &unknown, |candidate| candidate.position, take);
         hits
     }
 
@@ -293,7 +339,7 @@ impl<'a> Gate<'a> {
         self.settle();
         self.hardest.prune();
         self.drawn.prune();
-        let hits = |held: &[(f64, u32)]| self.canonical_hits(held).into_iter().map(|(hit, _)| hit).collect();
+        let hits = |held: &[Candidate]| self.canonical_hits(held).into_iter().map(|(hit, _)| hit).collect();
         (hits(&self.hardest.held), hits(&self.drawn.held))
     }
 }

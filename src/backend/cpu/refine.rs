@@ -1,6 +1,7 @@
 //! Approximate scores of a query and some keys in f32, for keys that the sieve lets through: as exact as a tile of the
 //! scan in f32, without packed keys.
 
+use super::canonical::Scaled;
 use super::lanes::{Lanes, Task};
 use super::rows::{Factor, KeyChunk};
 use crate::spec::Metric;
@@ -11,10 +12,10 @@ const SUMS: usize = 64;
 /// How many keys ahead a row is asked for: they lie anywhere in memory.
 const AHEAD: usize = 4;
 
-/// The dot products of a unit row and keys' rows as they are: `key · factor` is a key as the scan in f32 has it.
+/// The dot products of a query and keys' rows as they are: `key · factor` is a key as the scan in f32 has it.
 pub(crate) struct Refine<'a> {
     /// Padded with zeros to a multiple of 64.
-    pub(crate) unit: &'a [f32],
+    pub(crate) query: Scaled<'a>,
     pub(crate) keys: &'a KeyChunk<'a>,
     pub(crate) metric: Metric,
     /// Something and the position of each key.
@@ -42,7 +43,7 @@ impl Task for Refine<'_> {
                 unsafe { Fetch { keys, position: *position }.run::<L>() }
             }
             let key = keys.matrix.row_f32_or(keys.kept[*position as usize] as usize, self.room);
-            let one = One { unit: self.unit, key, factor: keys.factor(self.metric, *position) };
+            let one = One { query: self.query, key, factor: keys.factor(self.metric, *position) };
             // SAFETY: the dispatch vouches for `L`.
             let score = unsafe {
                 match L::WIDTH {
@@ -77,7 +78,7 @@ impl Task for Fetch<'_> {
 
 /// One pair.
 struct One<'a> {
-    unit: &'a [f32],
+    query: Scaled<'a>,
     key: &'a [f32],
     factor: Factor,
 }
@@ -87,23 +88,23 @@ impl One<'_> {
     /// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
     #[inline(always)]
     unsafe fn sum<L: Lanes, const V: usize>(self) -> f32 {
-        let key = self.key;
-        assert!(V * L::WIDTH == SUMS && self.unit.len().is_multiple_of(SUMS) && self.unit.len() >= key.len());
+        let (key, query) = (self.key, self.query.row);
+        assert!(V * L::WIDTH == SUMS && query.len().is_multiple_of(SUMS) && query.len() >= key.len());
         let (keys, rest) = key.as_chunks::<SUMS>();
-        let units = self.unit.as_chunks::<SUMS>().0;
+        let queries = query.as_chunks::<SUMS>().0;
         let (before, after) = self.factor.split();
         let mut sums = [0.0_f32; SUMS];
         // SAFETY: every block holds 64 values, `V` vectors; the caller vouches for the set.
         unsafe {
             let mut vectors = [L::splat(0.0); V];
             let before = L::splat(before);
-            for (unit, key) in units.iter().zip(keys) {
-                add_block::<L, V>(unit, key, before, &mut vectors);
+            for (query, key) in queries.iter().zip(keys) {
+                add_block::<L, V>(query, key, before, &mut vectors);
             }
             if !rest.is_empty() {
                 let mut last = [0.0; SUMS];
                 last[..rest.len()].copy_from_slice(rest);
-                add_block::<L, V>(&units[keys.len()], &last, before, &mut vectors);
+                add_block::<L, V>(&queries[keys.len()], &last, before, &mut vectors);
             }
             for (index, vector) in vectors.iter().enumerate() {
                 L::store(sums[index * L::WIDTH..].as_mut_ptr(), *vector);
@@ -114,7 +115,7 @@ impl One<'_> {
                 sums[lane] += sums[lane + distance];
             }
         }
-        (f64::from(sums[0]) * after) as f32
+        (f64::from(sums[0]) * f64::from(self.query.scale.inverse) * after) as f32
     }
 }
 
@@ -122,7 +123,7 @@ impl One<'_> {
 /// The processor must have the set of `L`, and `V` vectors of it must hold [`SUMS`] values.
 #[inline(always)]
 unsafe fn add_block<L: Lanes, const V: usize>(
-    unit: &[f32; SUMS],
+    query: &[f32; SUMS],
     key: &[f32; SUMS],
     before: L::Vector,
     sums: &mut [L::Vector; V],
@@ -132,7 +133,7 @@ unsafe fn add_block<L: Lanes, const V: usize>(
         // SAFETY: the caller vouches for the set and for the width.
         unsafe {
             let key = L::mul(L::load(key.as_ptr().add(at)), before);
-            *sum = L::mul_add(L::load(unit.as_ptr().add(at)), key, *sum);
+            *sum = L::mul_add(L::load(query.as_ptr().add(at)), key, *sum);
         }
     }
 }

@@ -145,14 +145,14 @@ impl<'a> Rejections<'a> {
         many
     }
 
-    /// Decides by scores in f32 what the sieve left open; gives how many. `unit`: the query's unit row.
-    pub(crate) fn refine(&mut self, unit: &[f32], scores: &mut Vec<f32>, room: &mut [f32]) -> u64 {
-        let Scan { isa, metric, keys, .. } = self.scan;
+    /// Decides by scores in f32 what the sieve left open; gives how many.
+    pub(crate) fn refine(&mut self, scores: &mut Vec<f32>, room: &mut [f32]) -> u64 {
+        let (Scan { isa, metric, keys, .. }, query) = (self.scan, self.scan.scaled_query(self.row));
         let mut scored = 0;
         for (limit, above) in self.limits() {
             let open = std::mem::take(&mut limit.open);
             scored += open.len() as u64;
-            isa.dispatch(Refine { unit, keys, metric, held: &open, scores, room });
+            isa.dispatch(Refine { query, keys, metric, held: &open, scores, room });
             open.iter().zip(&*scores).for_each(|((_, position), score)| limit.take(*score, *position, above));
         }
         scored

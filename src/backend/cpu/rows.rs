@@ -142,10 +142,12 @@ impl<'a> QueryBlock<'a> {
         let matrix = queries.read(range.clone())?;
         let scales = scales(isa, &matrix);
         check_finite("queries", &scales, range.start, nonfinite)?;
-        let rows: Vec<_> = (0..).zip(&scales).map(|(row, scale)| (row, Factor::unit(*scale, 1.0))).collect();
         let (strips, codes) = match arithmetic {
-            Arithmetic::F32 => (pack::<STRIP>(&matrix, &rows)?, None),
-            Arithmetic::Bytes => (Vec::new(), Some(QueryCodes::pack(isa, &matrix, &rows)?)),
+            Arithmetic::F32 => {
+                let rows = (0..).zip(&scales).map(|(row, scale)| (row, Factor::unit(*scale, 1.0)));
+                (pack::<STRIP>(&matrix, &rows.collect::<Vec<_>>())?, None)
+            }
+            Arithmetic::Bytes => (Vec::new(), Some(QueryCodes::pack(isa, &matrix, &scales)?)),
         };
         Ok(QueryBlock { matrix, start: range.start, scales, strips, codes })
     }

@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use super::canonical::{Prepared, SIDE_BY_SIDE, scores};
+use super::canonical::{Prepared, SIDE_BY_SIDE, Scaled, scores};
 use super::exclusions::{ChunkExclusions, Masked};
 use super::kernel::{CHAIN, Product};
 use super::lanes::{Isa, PANEL, STRIP};
@@ -54,7 +54,23 @@ pub(crate) trait Epilogue {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]);
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    /// Whether a sieve in bytes stands in front of the scores.
+    pub(crate) fn is_in_bytes(&self) -> bool {
+        self.queries.codes.is_some() && self.keys.codes.is_some()
+    }
+
+    /// Whether a row is f32, so that the canonical score has four products for each element.
+    pub(crate) fn is_split(&self) -> bool {
+        [&self.queries.matrix, &self.keys.matrix].iter().any(|matrix| matrix.dtype() == Dtype::F32)
+    }
+
+    /// A query as it is held where the scan is in bytes, padded with zeros to a multiple of 64; else empty.
+    pub(crate) fn scaled_query(&self, row: usize) -> Scaled<'a> {
+        let codes = self.queries.codes.as_ref();
+        Scaled { row: codes.map_or(&[], |codes| codes.scaled(row)), scale: self.queries.scales[row] }
+    }
+
     /// The factor from the scan's units to scores, for one query.
     pub(crate) fn unit(&self, row: usize) -> f64 {
         match self.metric {
@@ -70,8 +86,7 @@ impl Scan<'_> {
     /// How far an approximate score can lie from the canonical one, in units of `unit`. Dot products that the
     /// canonical score counts as zero add what they lose.
     pub(crate) fn error_bound(&self, unit: f64) -> f64 {
-        let split = [&self.queries.matrix, &self.keys.matrix].iter().any(|matrix| matrix.dtype() == Dtype::F32);
-        let bound = error_bound(self.queries.matrix.dim(), split);
+        let bound = error_bound(self.queries.matrix.dim(), self.is_split());
         match self.metric {
             Metric::Cosine => bound,
             Metric::Dot => bound + f64::from(f32::MIN_POSITIVE) / unit,

@@ -1,22 +1,20 @@
 //! The fast pass of `top_k` in bytes: exact integer sums say within a proven bound ([`codes`](super::codes)) which scores
-//! could lie in a gate's window; only those are scored in f32 and offered to the gate.
+//! could lie in a query's window.
 //!
 //! A panel of 32 keys stays in the first cache while all queries of a task pass, twelve at a time; the sums of 12 × 32
-//! pairs stay in registers and are compared there with each query's window. What passes is noted ([`Pending`]) and scored
-//! in f32 later, the most promising first. The gate itself sees scores in f32 with their small error, so its threshold is
-//! as high as the scan in f32 would make it, and the bound of the bytes is paid for once.
+//! pairs stay in registers and are compared there with each query's window. What passes is noted ([`Search`]); when all
+//! keys have been seen the few that are still needed get their canonical score ([`settle`](super::settle)).
 
 use std::ops::Range;
 
 use super::codes::{Coded, KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
 use super::exclusions::{Cursor, Masked};
-use super::gate::{Filter, Gate};
+use super::gate::Filter;
 use super::lanes::{PANEL, STRIP};
 use super::look::Lucky;
-use super::pending::Pending;
-use super::refine::Refine;
 use super::rejections::Rejections;
 use super::scan::{Scan, error_bound};
+use super::search::Search;
 use super::sift::{CLOSED, Sift, Window};
 use crate::backend::bounds::{round_down, round_up};
 
@@ -28,13 +26,12 @@ pub(crate) struct Sieve<'a, 'b> {
     /// Queries of the block; begins a strip.
     rows: Range<usize>,
     masked: &'b [Masked<'b>],
-    gates: &'b mut [Gate<'a>],
+    searches: &'b mut [Search<'a>],
     /// Of each query, where rejections are counted.
     counters: &'b mut [Rejections<'a>],
     /// Of each query, up to a whole strip.
     windows: Vec<Window>,
     losses: Vec<Loss>,
-    pending: Vec<Pending>,
     cursors: Vec<Cursor>,
     /// One bit per key of the panel, for each query up to a whole strip.
     passed: Vec<u32>,
@@ -48,8 +45,8 @@ pub(crate) struct Sieve<'a, 'b> {
 /// How far a value of the sieve can lie from the score in f32: `fixed + share · residual of the key`.
 #[derive(Clone, Copy)]
 pub(crate) struct Loss {
-    fixed: f64,
-    share: f64,
+    pub(crate) fixed: f64,
+    pub(crate) share: f64,
 }
 
 impl Loss {
@@ -80,7 +77,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
         scan: Scan<'a>,
         rows: Range<usize>,
         masked: &'b [Masked<'b>],
-        gates: &'b mut [Gate<'a>],
+        searches: &'b mut [Search<'a>],
         counters: &'b mut [Rejections<'a>],
     ) -> Option<Self> {
         let (queries, keys) = (scan.queries.codes.as_ref()?, scan.keys.codes.as_ref()?);
@@ -92,9 +89,8 @@ impl<'a, 'b> Sieve<'a, 'b> {
             masked,
             windows: vec![CLOSED; padded],
             losses: Loss::all(scan, queries, rows.clone()),
-            pending: gates.iter().map(|gate| Pending::new(gate.wanted())).collect(),
             cursors: vec![Cursor::default(); rows.len()],
-            gates,
+            searches,
             counters,
             passed: vec![0; padded],
             uppers: vec![0.0; padded * PANEL],
@@ -107,19 +103,57 @@ impl<'a, 'b> Sieve<'a, 'b> {
         Some(sieve)
     }
 
-    /// Takes the gate's window over.
+    /// Takes the window of a search over.
     fn set_window(&mut self, index: usize) {
         let row = self.rows.start + index;
         if !self.scan.queries.scales[row].finite {
             return;
         }
-        let (loss, (lo, hi)) = (self.losses[index], self.gates[index].window);
-        let step = (f64::from(self.queries.coded[row].step) / loss.share) as f32;
-        self.windows[index] = Window { step, lo: loss.lower(lo), hi: loss.upper(hi) };
+        let (lo, hi) = self.searches[index].window();
+        let step = (f64::from(self.queries.coded[row].step) / self.losses[index].share) as f32;
+        self.windows[index] = Window { step, lo, hi };
     }
 
-    /// Gives the number of pairs that were scored in f32.
+    /// Scans queries of one strip whose guess was refuted against all panels, without guessing, and scores what passes.
+    /// Gives the number of pairs that were scored.
+    pub(crate) fn again(
+        scan: Scan<'a>,
+        rows: Range<usize>,
+        masked: &'b [Masked<'b>],
+        searches: &'b mut [Search<'a>],
+        refuted: &[bool],
+    ) -> u64 {
+        let restart = |(search, refuted): (&mut Search, &bool)| {
+            if *refuted {
+                search.restart()
+            }
+        };
+        searches.iter_mut().zip(refuted).for_each(restart);
+        let Some(mut sieve) = Sieve::new(scan, rows, masked, searches, &mut []) else { return 0 };
+        let closed = sieve.windows.iter_mut().zip(refuted).filter(|(_, refuted)| !**refuted);
+        closed.for_each(|(window, _)| *window = CLOSED);
+        sieve.scan(0..scan.keys.panel_count());
+        for index in (0..refuted.len()).filter(|index| refuted[*index]) {
+            while !sieve.searches[index].held.is_empty() {
+                sieve.score_promising(index);
+            }
+        }
+        sieve.scored
+    }
+
+    /// Gives the number of pairs that were scored.
     pub(crate) fn run(mut self, panels: Range<usize>) -> u64 {
+        self.scan(panels);
+        for index in 0..self.rows.len() {
+            let search = &mut self.searches[index];
+            search.drop_needless();
+            search.held.shrink_to_fit();
+            self.refine_counts(index);
+        }
+        self.scored
+    }
+
+    fn scan(&mut self, panels: Range<usize>) {
         let (dim, isa) = (self.scan.queries.matrix.dim(), self.scan.isa);
         let (words, lines) = (words_of(dim), lines_of_panel(dim));
         for panel in panels {
@@ -144,89 +178,71 @@ impl<'a, 'b> Sieve<'a, 'b> {
                 self.count(panel);
             }
         }
-        for index in 0..self.rows.len() {
-            self.score_pending(index, true);
-            if let Some(counters) = self.counters.get_mut(index) {
-                let row = self.rows.start + index;
-                let width = self.queries.unit_width;
-                let unit = &self.queries.units[row * width..(row + 1) * width];
-                self.scored += counters.refine(unit, &mut self.scores, &mut self.room);
-            }
-        }
-        self.scored
     }
 
     /// Notes the keys of a panel that passed for one query.
     fn hold(&mut self, index: usize, panel: usize) {
         let first = (panel * PANEL) as u32;
         let mut passed = self.passed[index] & !self.masked[index].bits(first, &mut self.cursors[index]);
-        if passed != 0 && self.gates[index].draws() {
+        if passed != 0 && self.searches[index].gate.draws() {
             passed &= self.drawn(index, first);
         }
         let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
-        let held = &mut self.pending[index].held;
+        let coded = &self.keys.coded[panel * PANEL..(panel + 1) * PANEL];
+        let search = &mut self.searches[index];
         while passed != 0 {
             let lane = passed.trailing_zeros();
             passed &= passed - 1;
-            held.push((uppers[lane as usize], first + lane));
+            if let Some(guess) = search.note(uppers[lane as usize], coded[lane as usize].residual, first + lane) {
+                let window = &mut self.windows[index];
+                window.lo = window.lo.max(guess);
+            }
         }
-        if self.pending[index].is_full() {
-            self.score_pending(index, false);
+        if search.is_full() {
+            self.make_room(index);
         }
     }
 
-    /// Scores what is pending for one query in f32, the most promising first, and offers it to the gate: all that could
-    /// still be needed where no more comes or too much is left, else some.
-    fn score_pending(&mut self, index: usize, last: bool) {
-        let row = self.rows.start + index;
-        let width = self.queries.unit_width;
-        let unit = &self.queries.units[row * width..(row + 1) * width];
-        let draws = self.gates[index].draws();
-        loop {
-            let pending = &mut self.pending[index];
-            // What may be drawn is not told by its score.
-            let rest = if draws { 0 } else { pending.promising() };
-            if rest == pending.held.len() {
-                break;
-            }
-            let (keys, metric) = (self.scan.keys, self.scan.metric);
-            let (scores, room) = (&mut self.scores, self.room.as_mut_slice());
-            self.scan.isa.dispatch(Refine { unit, keys, metric, held: &pending.held[rest..], scores, room });
-            self.scored += scores.len() as u64;
-            let gate = &mut self.gates[index];
-            for ((_, position), score) in pending.held[rest..].iter().zip(&*scores) {
-                if gate.window.0 <= *score && *score <= gate.window.1 {
-                    gate.offer(*score, *position);
-                }
-            }
-            pending.held.truncate(rest);
-            gate.raise();
-            self.set_window(index);
-            if !draws {
-                self.pending[index].drop_below(self.windows[index].lo);
-            }
-            if !last && !self.pending[index].is_crowded() {
-                break;
-            }
+    /// Drops what is not needed any more; where much is left, the most promising get their canonical score until it is not.
+    fn make_room(&mut self, index: usize) {
+        self.searches[index].drop_needless();
+        while self.searches[index].is_crowded() {
+            self.score_promising(index);
         }
-        self.pending[index].settle();
+        self.searches[index].make_room();
+        self.set_window(index);
+    }
+
+    /// Gives the most promising keys of one query their canonical score, and drops what is not needed then.
+    fn score_promising(&mut self, index: usize) {
+        let search = &mut self.searches[index];
+        let held = search.promising();
+        self.scored += held.len() as u64;
+        let offer = |(_, position), score| search.gate.offer_canonical(score, position);
+        self.scan.canonical(self.rows.start + index, &held, |(_, position)| position, offer);
+        search.gate.raise();
+        search.drop_needless();
+    }
+
+    /// Scores what the counters of one query are uncertain of.
+    fn refine_counts(&mut self, index: usize) {
+        if let Some(counters) = self.counters.get_mut(index) {
+            self.scored += counters.refine(&mut self.scores, &mut self.room);
+        }
     }
 
     /// Counts the keys of a panel that the band rejects for each query.
     fn count(&mut self, panel: usize) {
         let first = (panel * PANEL) as u32;
         let residuals: [f32; PANEL] = std::array::from_fn(|key| self.keys.coded[panel * PANEL + key].residual);
-        for (index, counters) in self.counters.iter_mut().enumerate() {
-            let row = self.rows.start + index;
-            if !self.scan.queries.scales[row].finite {
+        for index in 0..self.rows.len() {
+            if !self.scan.queries.scales[self.rows.start + index].finite {
                 continue;
             }
             let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
             let masked = || self.masked[index].bits(first, &mut self.cursors[index]);
-            if counters.eat_values(first, uppers, &residuals, masked) {
-                let width = self.queries.unit_width;
-                let unit = &self.queries.units[row * width..(row + 1) * width];
-                self.scored += counters.refine(unit, &mut self.scores, &mut self.room);
+            if self.counters[index].eat_values(first, uppers, &residuals, masked) {
+                self.refine_counts(index);
             }
         }
     }
@@ -238,7 +254,7 @@ impl<'a, 'b> Sieve<'a, 'b> {
         let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
         // NaN, which stands for a hidden key, is no maximum. Where nothing passed a value may be that of an earlier panel.
         let largest = upper(uppers.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        match self.gates[index].filter(largest) {
+        match self.searches[index].gate.filter(largest) {
             Filter::Score => u32::MAX,
             Filter::Draw { seed, query, words, hard } => {
                 let lucky = |first| self.scan.isa.dispatch(Lucky { keys: self.scan.keys, first, seed, query, words });

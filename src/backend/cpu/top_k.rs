@@ -8,12 +8,14 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::exclusions::{ChunkExclusions, Exclusions, Masked};
 use super::gate::Gate;
+use super::lanes::STRIP;
 use super::look::Look;
 use super::pairs::score_pairs;
-use super::pending::Pending;
 use super::rejections::Rejections;
 use super::rows::{KeyChunk, KeyRules, QueryBlock, check_queries};
 use super::scan::{Epilogue, Scan};
+use super::search::Search;
+use super::settle::{Asked, settle};
 use super::sieve::{Loss, Sieve};
 use super::storage::HostCopy;
 use crate::backend::Pair;
@@ -108,10 +110,9 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, arithmetic: Arithmetic) -> S
         held.saturating_mul(16).saturating_add(all.saturating_mul(2 * size_of::<Hit>())).saturating_add(512);
     let state_bytes = match arithmetic {
         Arithmetic::F32 => state_bytes,
-        // What is pending, and the values of a panel.
+        // What a search holds, and the values of a panel.
         Arithmetic::Bytes => {
-            let pending = Pending::most_held(wanted.hardest).min(shape.keys.saturating_mul(2));
-            state_bytes.saturating_add(pending.saturating_mul(8)).saturating_add(256)
+            state_bytes.saturating_add(Search::most_bytes(wanted.hardest, shape.keys)).saturating_add(256)
         }
     };
     let plan = plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row());
@@ -173,7 +174,7 @@ impl Call<'_> {
         let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
         let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), self.cpu.threads());
         let panels: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
-        found.par_chunks_mut(task_rows).enumerate().for_each(|(task, found)| {
+        let part = |(task, found): (usize, &mut [Found])| {
             let rows = task * task_rows..task * task_rows + found.len();
             let masked = scan.masked(&exclusions, rows.clone());
             for (row, found) in rows.clone().zip(found.iter_mut()) {
@@ -183,56 +184,106 @@ impl Call<'_> {
                     found.rejected += exclusions.rejected(&masked[row - rows.start]);
                 }
             }
-            let parts: Vec<Vec<RowPart>> = panels
+            let parts: Vec<Vec<Search>> = panels
                 .par_iter()
                 .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found, &scored))
                 .collect();
-            for part in parts {
-                for (found, part) in found.iter_mut().zip(part) {
-                    found.best.merge(part.hardest, part.drawn, self.wanted);
-                    found.rejected += part.rejected;
-                }
+            let mut parts = parts.into_iter();
+            let mut searches = parts.next().unwrap_or_default();
+            parts.for_each(|part| searches.iter_mut().zip(part).for_each(|(search, other)| search.absorb(other)));
+            Part { rows, masked, searches }
+        };
+        let mut parts: Vec<Part> = found.par_chunks_mut(task_rows).enumerate().map(part).collect();
+        if scan.is_in_bytes() {
+            self.settle(scan, &mut parts, &scored);
+        }
+        found.par_chunks_mut(task_rows).zip(parts).for_each(|(found, part)| {
+            for (found, search) in found.iter_mut().zip(part.searches) {
+                found.rejected += search.rejected;
+                let (hardest, drawn) = search.gate.finish();
+                found.best.merge(hardest, drawn, self.wanted);
             }
         });
         scored.into_inner()
     }
 
     /// Scans some queries against some panels.
-    fn task(
+    fn task<'s>(
         &self,
-        scan: Scan,
+        scan: Scan<'s>,
         rows: Range<usize>,
         panels: Range<usize>,
         masked: &[Masked],
         found: &[Found],
         scored: &AtomicU64,
-    ) -> Vec<RowPart> {
-        let gates = rows.clone().zip(found).map(|(row, found)| {
-            let bounds = self.bounds(scan.queries.start + row);
-            Gate::new(scan, self.spec, row, &bounds, &found.best, self.wanted)
-        });
+    ) -> Vec<Search<'s>> {
         let losses = scan.queries.codes.as_ref().map(|codes| Loss::all(scan, codes, rows.clone()));
-        let counter = |row: usize| {
-            let loss = losses.as_ref().map(|losses| losses[row - rows.start]);
-            Rejections::new(scan, row, self.bounds(scan.queries.start + row), loss)
+        let loss = |row: usize| losses.as_ref().map(|losses| losses[row - rows.start]);
+        let search = |(row, found): (usize, &Found)| {
+            let bounds = self.bounds(scan.queries.start + row);
+            let gate = Gate::new(scan, self.spec, row, &bounds, &found.best, self.wanted);
+            Search::new(gate, loss(row), scan.queries.matrix.dim())
         };
-        let counters = if self.spec.count_rejected { rows.clone().map(counter).collect() } else { Vec::new() };
-        let mut epilogue = TopKEpilogue { first_row: rows.start, gates: gates.collect(), counters, scan };
+        let counter = |row| Rejections::new(scan, row, self.bounds(scan.queries.start + row), loss(row));
+        let mut searches: Vec<Search> = rows.clone().zip(found).map(search).collect();
+        let mut counters: Vec<Rejections> =
+            if self.spec.count_rejected { rows.clone().map(counter).collect() } else { Vec::new() };
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
-            match Sieve::new(scan, rows.clone(), masked, &mut epilogue.gates, &mut epilogue.counters) {
-                Some(sieve) => drop(scored.fetch_add(sieve.run(panels), Ordering::Relaxed)),
-                None => scan.run(rows, panels, masked, &mut epilogue),
+            match Sieve::new(scan, rows.clone(), masked, &mut searches, &mut counters) {
+                Some(sieve) => {
+                    scored.fetch_add(sieve.run(panels), Ordering::Relaxed);
+                }
+                None => {
+                    let (searches, counters) = (searches.as_mut_slice(), counters.as_mut_slice());
+                    let mut epilogue = TopKEpilogue { first_row: rows.start, searches, counters, scan };
+                    scan.run(rows, panels, masked, &mut epilogue);
+                }
             }
         }
-        let mut rejected = epilogue.counters.into_iter().map(Rejections::finish);
-        epilogue
-            .gates
-            .into_iter()
-            .map(|gate| {
-                let (hardest, drawn) = gate.finish();
-                RowPart { hardest, drawn, rejected: rejected.next().unwrap_or_default() }
-            })
-            .collect()
+        for (search, counter) in searches.iter_mut().zip(counters) {
+            search.rejected += counter.finish();
+        }
+        searches
+    }
+
+    /// Gives what the sieve let through its canonical scores.
+    fn settle<'s>(&self, scan: Scan<'s>, parts: &mut [Part<'s, '_>], scored: &AtomicU64) {
+        for first in [true, false] {
+            let ask = |part: &mut Part| {
+                let rows = part.rows.clone().zip(&mut part.searches);
+                let mut asked: Vec<Asked> = rows.flat_map(|(row, search)| search.asked(row, first)).collect();
+                asked.sort_unstable_by_key(|asked| asked.position);
+                asked
+            };
+            let mut lists: Vec<Vec<Asked>> = parts.par_iter_mut().map(ask).collect();
+            let pairs: usize = lists.iter().map(Vec::len).sum();
+            scored.fetch_add(pairs as u64, Ordering::Relaxed);
+            settle(scan, &mut lists);
+            parts.par_iter_mut().zip(lists).for_each(|(part, list)| {
+                for Asked { position, row, score } in list {
+                    part.searches[row as usize - part.rows.start].gate.offer_canonical(score, position);
+                }
+                part.searches.iter_mut().for_each(|search| search.gate.raise());
+            });
+        }
+        parts.par_iter_mut().for_each(|part| {
+            scored.fetch_add(self.scan_again(scan, part), Ordering::Relaxed);
+        });
+    }
+
+    /// Scans again, without guessing, the queries whose guess was too high.
+    fn scan_again<'s>(&self, scan: Scan<'s>, part: &mut Part<'s, '_>) -> u64 {
+        let Part { rows, masked, searches } = part;
+        let mut scored = 0;
+        for strip in pieces(rows.len(), STRIP) {
+            let refuted: Vec<bool> = searches[strip.clone()].iter().map(Search::is_refuted).collect();
+            if !refuted.contains(&true) {
+                continue;
+            }
+            let rows = rows.start + strip.start..rows.start + strip.end;
+            scored += Sieve::again(scan, rows, &masked[strip.clone()], &mut searches[strip], &refuted);
+        }
+        scored
     }
 
     fn bounds(&self, query: usize) -> Bounds {
@@ -241,24 +292,24 @@ impl Call<'_> {
     }
 }
 
-/// What one query found in one part of a chunk.
-struct RowPart {
-    hardest: Vec<Hit>,
-    drawn: Vec<Hit>,
-    rejected: Rejected,
+/// Some queries and what they found in a chunk.
+struct Part<'a, 'm> {
+    rows: Range<usize>,
+    masked: Vec<Masked<'m>>,
+    searches: Vec<Search<'a>>,
 }
 
-struct TopKEpilogue<'a> {
+struct TopKEpilogue<'a, 'b> {
     first_row: usize,
-    gates: Vec<Gate<'a>>,
+    searches: &'b mut [Search<'a>],
     /// Empty where nothing is counted.
-    counters: Vec<Rejections<'a>>,
+    counters: &'b mut [Rejections<'a>],
     scan: Scan<'a>,
 }
 
-impl Epilogue for TopKEpilogue<'_> {
+impl Epilogue for TopKEpilogue<'_, '_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
-        let gate = &mut self.gates[row - self.first_row];
+        let gate = &mut self.searches[row - self.first_row].gate;
         self.scan.isa.dispatch(Look { gate, first, scores, keys: self.scan.keys });
         if let Some(counters) = self.counters.get_mut(row - self.first_row) {
             counters.eat(first, scores);
