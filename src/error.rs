@@ -101,17 +101,17 @@ pub(crate) fn try_vec<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<
 
 /// As [`try_vec`] with zeros, whose pages the system hands out where they are first written: by many threads at once
 /// where many write.
-pub(crate) fn try_zeros(len: usize, what: &str) -> Result<Vec<f32>> {
+pub(crate) fn try_zeros<T: bytemuck::Zeroable>(len: usize, what: &str) -> Result<Vec<T>> {
     let out_of_memory =
-        || Error::OutOfMemory { bytes: (len as u64).saturating_mul(size_of::<f32>() as u64), what: what.to_owned() };
-    let layout = Layout::array::<f32>(len).map_err(|_| out_of_memory())?;
-    if len == 0 {
-        return Ok(Vec::new());
+        || Error::OutOfMemory { bytes: (len as u64).saturating_mul(size_of::<T>() as u64), what: what.to_owned() };
+    let layout = Layout::array::<T>(len).map_err(|_| out_of_memory())?;
+    if layout.size() == 0 {
+        return Ok((0..len).map(|_| T::zeroed()).collect());
     }
     // SAFETY: the layout is not empty; a vector takes over what was allocated with the layout of its capacity, and zero
-    // bytes are an f32.
+    // bytes are a `T`.
     unsafe {
-        match alloc_zeroed(layout).cast::<f32>() {
+        match alloc_zeroed(layout).cast::<T>() {
             pointer if pointer.is_null() => Err(out_of_memory()),
             pointer => Ok(Vec::from_raw_parts(pointer, len, len)),
         }

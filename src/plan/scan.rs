@@ -7,7 +7,7 @@ use crate::spec::Shape;
 
 /// Packed keys that are scanned between two barriers; small enough to stay in a shared cache.
 const KEY_CHUNK_BYTES: usize = 12 << 20;
-/// The same for keys in bytes, which are read so slowly that they need not stay in a cache: fewer barriers, and fewer
+/// The same for keys in bytes, which are read so slowly that a large shared cache does: fewer barriers, and fewer
 /// neighbours of a part of the keys that are not neighbours among all.
 const BYTE_CHUNK_BYTES: usize = 24 << 20;
 /// Packed keys that one thread scans with all its queries before it goes on; small enough for its own cache.

@@ -86,14 +86,30 @@ fn inverse_root(square: f32) -> f32 {
 }
 
 /// Prepares up to four rows, side by side.
-pub(crate) fn prepare(isa: Isa, matrix: &Matrix, rows: &[usize], room: &mut [Prepared; SIDE_BY_SIDE]) {
-    for (prepared, row) in room.iter_mut().zip(rows) {
-        prepared.widen(isa, matrix, *row);
-    }
-    let all = room.each_ref().map(|prepared| prepared.scaled.as_slice());
-    let squares = isa.dispatch(Squares { rows: all, split: room[0].split });
-    for (prepared, square) in room.iter_mut().zip(squares).take(rows.len()) {
-        prepared.scale.inverse = if prepared.scale.finite { inverse_root(square) } else { 0.0 };
+pub(crate) struct Prepare<'a> {
+    pub(crate) matrix: &'a Matrix<'a>,
+    pub(crate) rows: &'a [usize],
+    pub(crate) room: &'a mut [Prepared; SIDE_BY_SIDE],
+}
+
+impl Task for Prepare<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let Prepare { matrix, rows, room } = self;
+        for (prepared, row) in room.iter_mut().zip(rows) {
+            // SAFETY: the dispatch vouches for `L`.
+            let exponent = unsafe { ScaleRow { matrix, row: *row, scaled: &mut prepared.scaled }.run::<L>() };
+            let (exponent, finite) = (exponent.unwrap_or(0), exponent.is_some());
+            prepared.scale = RowScale { exponent, inverse: 0.0, finite };
+        }
+        let all = room.each_ref().map(|prepared| prepared.scaled.as_slice());
+        // SAFETY: the dispatch vouches for `L`.
+        let squares = unsafe { Squares { rows: all, split: room[0].split }.run::<L>() };
+        for (prepared, square) in room.iter_mut().zip(squares).take(rows.len()) {
+            prepared.scale.inverse = if prepared.scale.finite { inverse_root(square) } else { 0.0 };
+        }
     }
 }
 
@@ -106,7 +122,7 @@ pub(crate) fn scales_of(
 ) -> Vec<RowScale> {
     let mut scales = Vec::with_capacity(rows.len());
     for group in rows.chunks(SIDE_BY_SIDE) {
-        prepare(isa, matrix, group, room);
+        isa.dispatch(Prepare { matrix, rows: group, room });
         scales.extend(room.iter().take(group.len()).map(|prepared| prepared.scale));
     }
     scales
@@ -232,13 +248,15 @@ impl Task for ScaleKnown<'_> {
 /// Times 2^−exponent, without what is too small then.
 #[inline(always)]
 fn scale_by(row: &mut [f32], exponent: i32) {
+    let kept = |scaled: f32| if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
+    if exponent.abs() <= 126 {
+        let factor = power_of_two(-exponent);
+        return row.iter_mut().for_each(|value| *value = kept(*value * factor));
+    }
     // Two factors, since 2¹⁴⁹ and 2⁻¹²⁷ are no normal numbers.
     let half = -exponent / 2;
     let (first, second) = (power_of_two(half), power_of_two(-exponent - half));
-    for value in row {
-        let scaled = *value * first * second;
-        *value = if scaled.abs() < SMALLEST_PART { 0.0 } else { scaled };
-    }
+    row.iter_mut().for_each(|value| *value = kept(*value * first * second));
 }
 
 /// The exponent of a positive finite f32 given by its bits, subnormal ones included.

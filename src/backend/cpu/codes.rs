@@ -1,15 +1,16 @@
 //! Rows as bytes: each unit row is a step times whole numbers, its codes, and a residual whose norm is known.
 //!
 //! # The bound
-//! Let `X` and `Y` be two unit rows as the scan in f32 has them, `X = X' + r` and `Y = Y' + t` with `X' = step · codes`,
-//! `R = |r|` and `T = |t|`. Integer arithmetic gives `X' · Y'` exactly, up to the two steps. Then
+//! Let `X` and `Y` be two unit rows, the scaled rows of the canonical score times their inverse norms, `X = X' + r` and
+//! `Y = Y' + t` with `X' = step · codes`, `R = |r|` and `T = |t|`. Integer arithmetic gives `X' · Y'` exactly, up to the two steps. Then
 //! `X · Y − X' · Y' = r · Y + X' · t`, and by Cauchy–Schwarz
 //!
 //! `|X · Y − X' · Y'| ≤ |Y| R + |X'| T ≤ 1.01 R + (1.01 + R) T`,
 //!
 //! since a unit row's norm is below 1.01 for every dim below 2²⁰ (see [`scan`](super::scan)). `R` and `T` are computed in
-//! f32: an element of the residual is off by at most `u (|xᵢ| + step)`, in all `6u`, and their squares are summed in
-//! sixteen chains; for every dim up to [`MOST_DIM`] a thousandth and 2⁻²⁰ cover both.
+//! f32: an element of the residual is off by at most `u (|xᵢ| + step)`, and the step of the unit row by `u` of itself, in
+//! all `8u`, and the squares are summed in sixteen chains; for every dim up to [`MOST_DIM`] a thousandth and 2⁻²⁰ cover
+//! both.
 //!
 //! The sieve evaluates `value = fl(fl(sum) · step_y) · step_x` and adds `T` in f32, all of it in units of `1.01 + R`, in
 //! which values are below 3: ten roundings of that, below 2⁻¹⁸, are in [`SLACK`]. So is what a key's elements below 2⁻⁵⁰ of
@@ -22,7 +23,6 @@ use rayon::prelude::*;
 
 use super::canonical::ScaleKnown;
 use super::lanes::{Isa, Lanes, PANEL, STRIP, Task};
-use super::rows::Factor;
 use crate::backend::row_scale::RowScale;
 use crate::error::{Result, try_vec};
 use crate::matrix::Matrix;
@@ -55,10 +55,6 @@ pub(crate) struct Coded {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
-
-impl Line {
-    pub(crate) const ZERO: Line = Line([0; 64]);
-}
 
 // SAFETY: 64 bytes without padding, any of them valid.
 unsafe impl bytemuck::Zeroable for Line {}
@@ -98,9 +94,8 @@ impl Coded {
     }
 }
 
-/// What the packing of a key needs beside its operands.
+/// What the packing of a row needs beside its operands.
 pub(crate) struct Room {
-    unit: Vec<f32>,
     rounded: Vec<f32>,
     bytes: Vec<u8>,
 }
@@ -108,16 +103,30 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(dim: usize) -> Self {
         let padded = dim.next_multiple_of(WIDE);
-        let values = || vec![0.0; padded];
-        Room { unit: values(), rounded: values(), bytes: vec![0; padded] }
+        Room { rounded: vec![0.0; padded], bytes: vec![0; padded] }
     }
+}
 
-    /// Packs a row, times the factor, as key `slot` of the panel that has these lines.
-    pub(crate) fn pack(&mut self, isa: Isa, row: &[f32], factor: Factor, lines: &mut [Line], slot: usize) -> Coded {
-        let Room { unit, rounded, bytes } = self;
-        let coded = isa.dispatch(Quantise { row, factor, unit, rounded, bytes, is_key: true });
+/// Packs a scaled row as key `slot` of the panel that has these lines.
+pub(crate) struct PackKey<'a> {
+    /// Padded with zeros to a multiple of 16.
+    pub(crate) row: &'a [f32],
+    pub(crate) scale: RowScale,
+    pub(crate) room: &'a mut Room,
+    pub(crate) lines: &'a mut [Line],
+    pub(crate) slot: usize,
+}
+
+impl Task for PackKey<'_> {
+    type Output = Coded;
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> Coded {
+        let PackKey { row, scale, room, lines, slot } = self;
+        // SAFETY: the dispatch vouches for `L`.
+        let coded = unsafe { Quantise { row, scale, room, is_key: true }.run::<L>() };
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
-        for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(bytes.as_chunks::<GROUP>().0) {
+        for (word, bytes) in words[slot..].iter_mut().step_by(PANEL).zip(room.bytes.as_chunks::<GROUP>().0) {
             *word = u32::from_le_bytes(*bytes);
         }
         coded
@@ -158,13 +167,14 @@ impl QueryCodes {
             .enumerate()
             .for_each_init(
                 || Room::new(dim),
-                |Room { unit, rounded, bytes }, (strip, ((((words, coded), starts), scaled), scales))| {
+                |room, (strip, ((((words, coded), starts), scaled), scales))| {
                     for (slot, scale) in scales.iter().enumerate().filter(|(_, scale)| scale.finite) {
                         let scaled = &mut scaled[slot * width..(slot + 1) * width];
                         let row = strip * STRIP + slot;
                         isa.dispatch(ScaleKnown { matrix, row, exponent: scale.exponent, scaled });
-                        let (row, factor) = (&scaled[..dim], Factor::prepared(*scale));
-                        coded[slot] = isa.dispatch(Quantise { row, factor, unit, rounded, bytes, is_key: false });
+                        let row = &scaled[..room.bytes.len()];
+                        coded[slot] = isa.dispatch(Quantise { row, scale: *scale, room, is_key: false });
+                        let bytes = &room.bytes;
                         let sum: i32 = bytes.iter().map(|byte| i32::from(*byte as i8)).sum();
                         starts[slot] = -i32::from(KEY_OFFSET) * sum;
                         let column = words[slot..].iter_mut().step_by(STRIP);
@@ -182,16 +192,13 @@ impl QueryCodes {
     }
 }
 
-/// Turns a row into the unit row, and that into codes.
+/// Turns a scaled row into the codes of the unit row.
 struct Quantise<'a> {
+    /// Padded with zeros to a multiple of 16.
     row: &'a [f32],
-    factor: Factor,
-    /// Result: the unit row, padded with zeros to a multiple of 16.
-    unit: &'a mut [f32],
-    /// Room for as many.
-    rounded: &'a mut [f32],
-    /// As many.
-    bytes: &'a mut [u8],
+    scale: RowScale,
+    /// Its bytes are the result.
+    room: &'a mut Room,
     is_key: bool,
 }
 
@@ -202,36 +209,33 @@ impl Task for Quantise<'_> {
     unsafe fn run<L: Lanes>(self) -> Coded {
         /// Added to a number below 2²², it leaves the number's nearest whole in the low bits, in two's complement.
         const ROUNDER: f32 = (3 << 22) as f32;
+        let Room { rounded, bytes } = self.room;
         let (levels, offset) = match self.is_key {
             true => (KEY_LEVELS as f32, KEY_OFFSET),
             false => (L::SIGNED_LEVELS as f32, 0),
         };
-        let units = self.unit.as_chunks_mut::<WIDE>().0;
-        let (blocks, rest) = self.row.as_chunks::<WIDE>();
-        let mut last = [0.0; WIDE];
-        last[..rest.len()].copy_from_slice(rest);
+        let blocks = self.row.as_chunks::<WIDE>().0;
         let mut largest = [0_u32; WIDE];
-        for (unit, block) in units.iter_mut().zip(blocks.iter().chain([&last])) {
-            *unit = block.map(|value| self.factor.apply(value));
-            largest = std::array::from_fn(|lane| largest[lane].max(unit[lane].to_bits() & 0x7FFF_FFFF));
+        for block in blocks {
+            largest = std::array::from_fn(|lane| largest[lane].max(block[lane].to_bits() & 0x7FFF_FFFF));
         }
         let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
-        if largest == 0.0 {
-            self.bytes.fill(offset);
+        if self.scale.inverse == 0.0 || !self.scale.finite {
+            bytes.fill(offset);
             return Coded::default();
         }
         let (step, inverse) = (largest / levels, levels / largest);
         let mut squares = [0.0_f32; WIDE];
-        for (block, rounded) in units.iter().zip(self.rounded.as_chunks_mut::<WIDE>().0) {
+        for (block, rounded) in blocks.iter().zip(rounded.as_chunks_mut::<WIDE>().0) {
             *rounded = block.map(|value| value * inverse + ROUNDER);
             let lost: [f32; WIDE] = std::array::from_fn(|lane| block[lane] - step * (rounded[lane] - ROUNDER));
             squares = std::array::from_fn(|lane| squares[lane] + lost[lane] * lost[lane]);
         }
         // A loop of its own: together with the above it does not become vector code.
-        for (byte, rounded) in self.bytes.iter_mut().zip(&*self.rounded) {
+        for (byte, rounded) in bytes.iter_mut().zip(&*rounded) {
             *byte = (rounded.to_bits() as u8).wrapping_add(offset);
         }
-        let square: f32 = squares.into_iter().sum();
-        Coded { step, residual: square.sqrt() * 1.001 + 1.0 / (1 << 20) as f32 }
+        let lost = squares.into_iter().sum::<f32>().sqrt() * self.scale.inverse;
+        Coded { step: step * self.scale.inverse, residual: lost * 1.001 + 1.0 / (1 << 20) as f32 }
     }
 }

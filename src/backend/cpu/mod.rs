@@ -27,6 +27,9 @@ mod sift;
 mod storage;
 mod top_k;
 
+use std::sync::{Mutex, PoisonError};
+
+use codes::Line;
 use lanes::Isa;
 
 use super::{Backend, Batch, Pair, fixed_vectors};
@@ -47,7 +50,12 @@ pub(crate) struct Cpu {
     canonical: bool,
     /// What calls of `info_nce` leave to the next.
     spare: info_nce::Spare,
+    /// What calls of `top_k` leave to the next: lines of codes, whose fresh pages would cost much.
+    codes: Mutex<Vec<Line>>,
 }
+
+/// The most bytes of codes that wait for the next call.
+const MOST_WAITING_BYTES: u64 = 32 << 20;
 
 impl Cpu {
     pub(crate) fn new(limits: Limits) -> Self {
@@ -57,7 +65,14 @@ impl Cpu {
             0 => None,
             threads => rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok(),
         };
-        Cpu { isa, limits, pool, canonical: is_canonical(isa), spare: info_nce::Spare::new(limits) }
+        Cpu {
+            isa,
+            limits,
+            pool,
+            canonical: is_canonical(isa),
+            spare: info_nce::Spare::new(limits),
+            codes: Mutex::default(),
+        }
     }
 
     fn isa(&self) -> Isa {
@@ -66,6 +81,20 @@ impl Cpu {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Lines that an earlier call left, whatever they hold.
+    fn take_codes(&self) -> Vec<Line> {
+        std::mem::take(&mut self.codes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Leaves lines to the next call: no more than an eighth of what the device may use.
+    fn keep_codes(&self, lines: Vec<Line>) {
+        let most = (self.limits.memory_bytes / 8).min(MOST_WAITING_BYTES);
+        let mut waiting = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        if size_of_val(&*lines) as u64 <= most && lines.len() > waiting.len() {
+            *waiting = lines;
+        }
     }
 
     /// Threads that work at once, as seen from within [`Cpu::install`].

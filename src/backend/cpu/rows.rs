@@ -74,11 +74,6 @@ impl Factor {
         Factor(power_of_two(half) as f32, rest as f32)
     }
 
-    /// What makes a prepared row, which is scaled already, the unit row.
-    pub(crate) fn prepared(scale: RowScale) -> Self {
-        Factor(1.0, scale.inverse)
-    }
-
     /// The two steps, the first a power of two.
     pub(crate) fn split(self) -> (f32, f64) {
         (self.0, f64::from(self.1))

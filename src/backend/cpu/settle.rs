@@ -11,9 +11,9 @@ use super::scan::Scan;
 /// Keys of a part are scored by one thread, whose own cache holds their rows.
 const PART_BYTES: usize = 256 << 10;
 /// Fewer pairs are not worth a part.
-const PART_PAIRS: usize = 64;
+const PART_PAIRS: usize = 256;
 /// How many pairs ahead rows are asked for.
-const AHEAD: usize = 8;
+const AHEAD: usize = 12;
 /// Keys that are held scaled: those of a group of pairs, and the last one before it.
 const SLOTS: usize = SIDE_BY_SIDE + 1;
 
@@ -39,9 +39,9 @@ pub(crate) fn settle(scan: Scan, lists: &mut [Vec<Asked>]) {
     }
     let room = || std::array::from_fn(|_| vec![0.0; padded(scan.keys.matrix.dim())]);
     parts.into_par_iter().for_each_init(room, |room, lists| {
-        for asked in lists {
-            scan.isa.dispatch(Settle { scan, asked, room });
-        }
+        let mut asked: Vec<&mut Asked> = lists.into_iter().flatten().collect();
+        asked.sort_unstable_by_key(|asked| asked.position);
+        scan.isa.dispatch(Settle { scan, asked: &mut asked, room });
     });
 }
 
@@ -56,7 +56,7 @@ fn cut<'a>(rest: &mut &'a mut [Asked], end: usize) -> &'a mut [Asked] {
 /// Some pairs, ascending by position.
 struct Settle<'a> {
     scan: Scan<'a>,
-    asked: &'a mut [Asked],
+    asked: &'a mut [&'a mut Asked],
     room: &'a mut [Vec<f32>; SLOTS],
 }
 
@@ -66,13 +66,13 @@ impl Task for Settle<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Scan { metric, keys, .. } = self.scan;
-        let row_of = |asked: Asked| keys.kept[asked.position as usize] as usize;
+        let row_of = |asked: &Asked| keys.kept[asked.position as usize] as usize;
         let split = self.scan.is_split();
-        let query = |asked: Asked| {
+        let query = |asked: &Asked| {
             let Scaled { row, scale } = self.scan.scaled_query(asked.row as usize);
             Scaled { row: &row[..padded(keys.matrix.dim())], scale }
         };
-        let fetch = |asked: &Asked| {
+        let fetch = |asked: &&mut Asked| {
             // SAFETY: the dispatch vouches for `L`.
             unsafe {
                 Fetch { keys, position: asked.position }.run::<L>();
@@ -91,7 +91,7 @@ impl Task for Settle<'_> {
             for (asked, place) in self.asked[start..end].iter().zip(&mut slots) {
                 if last != Some(asked.position) {
                     (last, slot) = (Some(asked.position), (slot + 1) % SLOTS);
-                    let row = row_of(*asked);
+                    let row = row_of(asked);
                     let exponent = keys.scales[row].exponent;
                     let scale = ScaleKnown { matrix: &keys.matrix, row, exponent, scaled: &mut self.room[slot] };
                     // SAFETY: the dispatch vouches for `L`.
@@ -104,10 +104,10 @@ impl Task for Settle<'_> {
             let pairs = PairScores {
                 metric,
                 split,
-                queries: std::array::from_fn(|lane| query(self.asked[start + at(lane)])),
+                queries: std::array::from_fn(|lane| query(&*self.asked[start + at(lane)])),
                 keys: std::array::from_fn(|lane| Scaled {
                     row: &self.room[slots[at(lane)]],
-                    scale: keys.scales[row_of(self.asked[start + at(lane)])],
+                    scale: keys.scales[row_of(&*self.asked[start + at(lane)])],
                 }),
             };
             // SAFETY: the dispatch vouches for `L`.

@@ -132,7 +132,7 @@ impl Call<'_> {
         out.special.zero_queries += block.scales.iter().filter(|scale| scale.is_zero()).count();
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
-        let (mut start, mut spare) = (0, Vec::new());
+        let (mut start, mut spare) = (0, self.cpu.take_codes());
         while start < keys.rows() {
             let end = keys.rows().min(start.saturating_add(plan.key_rows));
             let excluded = self.spec.exclude.keys.as_deref();
@@ -152,6 +152,7 @@ impl Call<'_> {
             }
             start = end;
         }
+        self.cpu.keep_codes(spare);
         for (row, found) in range.zip(found) {
             if let Some(rejected) = &mut out.rejected {
                 rejected[row] = found.rejected;
@@ -173,7 +174,7 @@ impl Call<'_> {
         let scored = AtomicU64::new(0);
         let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
         let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), self.cpu.threads());
-        let panels: Vec<Range<usize>> = pieces(scan.keys.panel_count(), task_panels).collect();
+        let panels: Vec<Range<usize>> = at_least_one_piece(scan.keys.panel_count(), task_panels).collect();
         let part = |(task, found): (usize, &mut [Found])| {
             let rows = task * task_rows..task * task_rows + found.len();
             let masked = scan.masked(&exclusions, rows.clone());
@@ -280,6 +281,8 @@ impl Call<'_> {
             if !refuted.contains(&true) {
                 continue;
             }
+            #[cfg(test)]
+            tests::SCANNED_AGAIN.fetch_add(1, Ordering::Relaxed);
             let rows = rows.start + strip.start..rows.start + strip.end;
             scored += Sieve::again(scan, rows, &masked[strip.clone()], &mut searches[strip], &refuted);
         }
@@ -325,6 +328,30 @@ mod tests {
     use crate::matrix::Matrix;
     use crate::plan::Limits;
     use crate::spec::{Bitset, Metric, Positives, Select};
+
+    /// Strips that were scanned again because a guess was refuted.
+    pub(super) static SCANNED_AGAIN: AtomicU64 = AtomicU64::new(0);
+
+    /// Rounding adds to the scores of keys all that it can, so that they seem better than they are, and takes as much from
+    /// others that are better: what the sieve guesses is refuted, and the answer is right all the same.
+    #[test]
+    fn refuted_guesses_cost_time_alone() {
+        let dim = 390;
+        let queries = Matrix::from_vec(vec![1.0_f32; 3 * dim], 3, dim).unwrap();
+        let step = |key: usize| if key % 2 == 0 { 0.501 } else { 0.499 + 1e-5 * (key % 7) as f32 };
+        let element = |at: usize| if at % dim == 0 { 1.0 } else { step(at / dim) / 127.0 };
+        let keys = Matrix::from_vec((0..400 * dim).map(element).collect::<Vec<f32>>(), 400, dim).unwrap();
+        let pair = Pair { queries: &queries, keys: &keys };
+        for spec in [TopK::new(7), TopK::new(7).band(-1.0, 0.8), TopK::new(7).metric(Metric::Dot)] {
+            for isa in Isa::available() {
+                let expected = bits(&run(&on(isa, 2), &spec, pair, Arithmetic::F32).unwrap());
+                let before = SCANNED_AGAIN.load(Ordering::Relaxed);
+                let found = bits(&run(&on(isa, 2), &spec, pair, Arithmetic::Bytes).unwrap());
+                assert!(found == expected, "{} {spec:?}", isa.name());
+                assert!(SCANNED_AGAIN.load(Ordering::Relaxed) > before, "{} {spec:?}", isa.name());
+            }
+        }
+    }
 
     /// All bits of an answer.
     fn bits(found: &Neighbours) -> (Vec<i64>, Vec<u32>, Vec<usize>, Option<Vec<Rejected>>) {

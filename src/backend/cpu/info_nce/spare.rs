@@ -30,7 +30,7 @@ impl Spare {
         // glibc keeps what is freed for the next allocation only up to a size that it learns from the largest block it
         // has seen come back. Without this the pages of each call's outputs would go to the system and be fetched anew.
         // The block itself is never touched.
-        drop(std::hint::black_box(try_zeros(most_bytes / 2 / size_of::<f32>(), "a hint")));
+        drop(std::hint::black_box(try_zeros::<f32>(most_bytes / 2 / size_of::<f32>(), "a hint")));
         Spare { most_bytes, waiting: Mutex::default() }
     }
 
