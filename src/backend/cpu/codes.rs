@@ -215,11 +215,8 @@ impl Task for Quantise<'_> {
             false => (L::SIGNED_LEVELS as f32, 0),
         };
         let blocks = self.row.as_chunks::<WIDE>().0;
-        let mut largest = [0_u32; WIDE];
-        for block in blocks {
-            largest = std::array::from_fn(|lane| largest[lane].max(block[lane].to_bits() & 0x7FFF_FFFF));
-        }
-        let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
+        let largest = self.row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
+        let largest = f32::from_bits(largest);
         if self.scale.inverse == 0.0 || !self.scale.finite {
             bytes.fill(offset);
             return Coded::default();

@@ -7,15 +7,13 @@ use rayon::prelude::*;
 
 use super::canonical::{Prepare, Prepared, SIDE_BY_SIDE};
 use super::codes::{Coded, HIDDEN, Line, PackKey, Room, lines_of_panel};
-use super::lanes::{Isa, Lanes, PANEL, Task};
+use super::lanes::{Isa, PANEL};
 use crate::backend::row_scale::RowScale;
 use crate::error::{Result, try_vec, try_zeros};
 use crate::matrix::Matrix;
 
 /// Panels that a task packs.
 const TASK_PANELS: usize = 8;
-/// How many rows ahead memory is asked for them.
-const AHEAD: usize = 2 * SIDE_BY_SIDE;
 /// The scale of a row that is not read yet: that of zeros.
 const UNREAD: RowScale = RowScale { exponent: 0, inverse: 0.0, finite: true };
 
@@ -95,7 +93,7 @@ impl Packed {
                     for (panel, ((scales, coded), lines)) in parts.enumerate() {
                         let first = first + panel * PANEL;
                         let rows: Vec<usize> = (first..first + scales.len()).map(&row_of).collect();
-                        isa.dispatch(PackPanel { matrix, rows: &rows, scales, coded, lines, room, prepared });
+                        PackPanel { matrix, rows: &rows, scales, coded, lines, room, prepared }.run(isa);
                     }
                 },
             );
@@ -123,35 +121,19 @@ struct PackPanel<'a> {
     prepared: &'a mut [Prepared; SIDE_BY_SIDE],
 }
 
-impl Task for PackPanel<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+impl PackPanel<'_> {
+    /// Each step is compiled by itself: together they do not become vector code.
+    fn run(self, isa: Isa) {
         let PackPanel { matrix, rows, scales, coded, lines, room, prepared } = self;
         coded.fill(HIDDEN);
-        for start in (0..rows.len()).step_by(SIDE_BY_SIDE) {
-            // The processor itself looks ahead within a page only. Where the panel ends the next one begins, most often.
-            let ahead = (start + AHEAD..start + AHEAD + SIDE_BY_SIDE).map(|at| match rows.get(at) {
-                Some(row) => *row,
-                None => rows[rows.len() - 1] + 1 + at - rows.len(),
-            });
-            for row in ahead.filter(|row| *row < matrix.rows()) {
-                for line in matrix.row_bytes(row).chunks(128) {
-                    // SAFETY: the dispatch vouches for `L`.
-                    unsafe { L::prefetch(line.as_ptr().cast()) }
-                }
-            }
-            let end = rows.len().min(start + SIDE_BY_SIDE);
-            // SAFETY: the dispatch vouches for `L`.
-            unsafe { Prepare { matrix, rows: &rows[start..end], room: prepared }.run::<L>() }
-            for (slot, prepared) in (start..end).zip(&*prepared) {
-                scales[slot] = prepared.scale;
+        for (group, rows) in rows.chunks(SIDE_BY_SIDE).enumerate() {
+            isa.dispatch(Prepare { matrix, rows, room: prepared });
+            let slots = group * SIDE_BY_SIDE..group * SIDE_BY_SIDE + rows.len();
+            for (slot, Prepared { scaled, scale, .. }) in slots.zip(&*prepared) {
+                scales[slot] = *scale;
                 // Elements that count as zero in the canonical score do so here.
-                let pack = PackKey { row: &prepared.scaled, scale: prepared.scale, room, lines, slot };
-                // SAFETY: the dispatch vouches for `L`.
-                let packed = unsafe { pack.run::<L>() };
-                if prepared.scale.finite {
+                let packed = isa.dispatch(PackKey { row: scaled, scale: *scale, room, lines, slot });
+                if scale.finite {
                     coded[slot] = packed;
                 }
             }

@@ -338,8 +338,8 @@ mod tests {
     fn refuted_guesses_cost_time_alone() {
         let dim = 390;
         let queries = Matrix::from_vec(vec![1.0_f32; 3 * dim], 3, dim).unwrap();
-        let step = |key: usize| if key % 2 == 0 { 0.501 } else { 0.499 + 1e-5 * (key % 7) as f32 };
-        let element = |at: usize| if at % dim == 0 { 1.0 } else { step(at / dim) / 127.0 };
+        let step = |key: usize| if key.is_multiple_of(2) { 0.501 } else { 0.499 + 1e-5 * (key % 7) as f32 };
+        let element = |at: usize| if at.is_multiple_of(dim) { 1.0 } else { step(at / dim) / 127.0 };
         let keys = Matrix::from_vec((0..400 * dim).map(element).collect::<Vec<f32>>(), 400, dim).unwrap();
         let pair = Pair { queries: &queries, keys: &keys };
         for spec in [TopK::new(7), TopK::new(7).band(-1.0, 0.8), TopK::new(7).metric(Metric::Dot)] {
