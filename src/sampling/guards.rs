@@ -365,7 +365,9 @@ pub(super) fn use_key(id: i64) -> usize {
 /// By draw key descending, then key ascending; where the hardest are taken they stay as they are.
 fn sort_by_draw(hits: &mut [Hit], select: Select, number: u64, score: impl Fn(&Hit) -> f32) {
     if select != Select::Hardest {
-        hits.sort_by_key(|hit| (std::cmp::Reverse(select.draw_key(number, hit.key as u64, score(hit))), hit.key));
+        hits.sort_by_cached_key(|hit| {
+            (std::cmp::Reverse(select.draw_key(number, hit.key as u64, score(hit))), hit.key)
+        });
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use cosmine::sampling::{Corpus, Negative, Queries, RefreshConfig, Sampler, SamplerConfig, Tier};
+use cosmine::sampling::{Batch, Corpus, Negative, Queries, RefreshConfig, Sampler, SamplerConfig, Tier};
 use cosmine::spec::{Lists, Positives, TopK};
 use cosmine::{Device, Dtype, Error, Matrix};
 
-use crate::common::data::{KINDS, rng};
+use crate::common::data::{KINDS, Kind, rng, rows};
 use crate::common::devices;
 use crate::draws::{random_config, with, world};
 use crate::run::{BATCH, KEYS, Run};
@@ -78,6 +78,48 @@ fn what_follows_is_what_mining_anew_gives() {
         // All lists follow wherever a key has changed, and none elsewhere.
         let all = KEYS as u64;
         assert_eq!(mined, [all, 0, all, all, 0, all, all, 0, 0, all, 0, 0]);
+    }
+}
+
+/// Keys that are embedded anew are drawn from the bank as they are now, also where batches come in another type.
+#[test]
+fn the_bank_follows_the_keys() {
+    let run = Run::changing();
+    let device = Device::cpu();
+    let config = SamplerConfig::from_toml("sources = { corpus = 0, bank = 1 }\nbank.slots = 100").unwrap();
+    let mut sampler = Sampler::new(&device, config.clone()).unwrap();
+    let mut drawn = 0;
+    for step in 0..7 {
+        run.follow(&mut sampler);
+        run.with(step, 0..BATCH, |batch, corpus| {
+            let draw = sampler.draw(batch, Some(corpus)).unwrap();
+            let found = sampler.negative_rows(&draw, batch, Some(corpus)).unwrap();
+            for (row, key) in draw.keys().iter().enumerate() {
+                assert_eq!(found.row(row), run.corpus(step).row(key.id as usize), "step {step}, key {}", key.id);
+            }
+            drawn += draw.keys().len();
+            sampler.advance(&draw, batch).unwrap();
+        });
+    }
+    assert!(drawn > 100, "{drawn} keys");
+
+    let mut sampler = Sampler::new(&device, config).unwrap();
+    let halves = rows(Kind::Gaussian, 16, 8, Dtype::F16, 1);
+    let step = |sampler: &mut Sampler, first: i64| {
+        let ids: Vec<i64> = (first..first + 16).collect();
+        let batch = Batch::new(&halves, &halves).ids(&ids, &ids);
+        let draw = sampler.draw(&batch, None).unwrap();
+        let found = sampler.negative_rows(&draw, &batch, None).unwrap();
+        sampler.advance(&draw, &batch).unwrap();
+        (draw, found)
+    };
+    step(&mut sampler, 0);
+    let eighths = Matrix::from_vec((0..16 * 8).map(|i| (i * 37 % 61) as f32 / 8.0 - 4.0).collect(), 16, 8).unwrap();
+    sampler.keys_changed(0..16, &Corpus::new(&eighths)).unwrap();
+    let (draw, found) = step(&mut sampler, 100);
+    assert!(draw.keys().len() > 8);
+    for (row, key) in draw.keys().iter().enumerate() {
+        assert_eq!(found.row(row), eighths.row(key.id as usize));
     }
 }
 
