@@ -41,3 +41,8 @@ fn canonical_dot(query: u32, key: u32, vectors: u32) -> f32 {
     let pair = a.xy + a.zw;
     return pair.x + pair.y;
 }
+
+/// The same where the threads of a subgroup ask for one query; canonical_lanes.wgsl reads it once for all of them.
+fn canonical_dot_of(query: u32, key: u32, vectors: u32, _thread: u32) -> f32 {
+    return canonical_dot(query, key, vectors);
+}

@@ -39,16 +39,24 @@ fn cosine(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     let first_row = group.y * TILE;
     let first_column = (group.x + parameters.first_group) * TILE;
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
+    var down: array<vec4<u32>, READ_ROWS>;
+    for (var i = 0u; i < READ_ROWS; i++) {
+        down[i] = query_scales[min(first_row + read_row(i, thread), parameters.rows - 1u)];
+    }
+    var across: array<vec4<u32>, HELD_COLUMNS>;
+    for (var j = 0u; j < HELD_COLUMNS; j++) {
+        across[j] = key_scales[min(first_column + column_of(j, thread), parameters.columns - 1u)];
+    }
     for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
+        let query = of_row(down, i);
         if row >= parameters.rows {
             continue;
         }
         for (var j = 0u; j < HELD_COLUMNS; j++) {
             let column = first_column + column_of(j, thread);
             if column < parameters.columns {
-                let bits = bits_of_score(tile.rows[i][j], query_scales[row], key_scales[column]);
-                scores[row * parameters.columns + column] = bits;
+                scores[row * parameters.columns + column] = bits_of_score(tile.rows[i][j], query, across[j]);
             }
         }
     }

@@ -39,15 +39,30 @@ var<workgroup> local_counts: array<atomic<u32>, LOCAL_BINS>;
 #include "mainloop_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
 
+fn counts_locally() -> bool {
+    return PER_ROW == 0u && parameters.bins + 2u <= LOCAL_BINS;
+}
+
+/// Notes that the canonical score must decide where a pair is counted.
+fn note_unsure(row: u32, column: u32) {
+    let place = atomicAdd(&unsure[0], 1u);
+    if place < parameters.unsure_capacity {
+        atomicStore(&unsure[1u + 2u * place], row);
+        atomicStore(&unsure[2u + 2u * place], column);
+    }
+}
+
+#include "histogram_threads.wgsl" where LANES = 0
+#include "histogram_lanes.wgsl" where LANES = 8
+
 @compute @workgroup_size(THREADS_X, THREADS_Y)
 fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let first_row = group.y * TILE;
     let first_column = parameters.first + (group.x + parameters.first_group) * TILE;
     find_lists(first_row, parameters.base + first_column, thread);
     let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
-    let bins = f32(parameters.bins);
     let slots = parameters.bins + 2u;
-    let local = PER_ROW == 0u && slots <= LOCAL_BINS;
+    let local = counts_locally();
     let index = thread.y * THREADS_X + thread.x;
     if local {
         for (var slot = index; slot < slots; slot += THREADS_X * THREADS_Y) {
@@ -56,52 +71,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     }
     workgroupBarrier();
 
-    for (var i = 0u; i < HELD_ROWS; i++) {
-        let row = first_row + row_of(i, thread);
-        if row >= parameters.rows {
-            continue;
-        }
-        let band = bitcast<vec4<f32>>(gates[row * GATE_VECTORS]);
-        if band.w == 0.0 {
-            continue;
-        }
-        let own = gates[row * GATE_VECTORS + 1u];
-        let scale = bitcast<vec4<f32>>(gates[row * GATE_VECTORS + 2u]);
-        let counters = select(0u, row, PER_ROW == 1u) * (parameters.bins + 2u);
-        for (var j = 0u; j < HELD_COLUMNS; j++) {
-            let column = first_column + column_of(j, thread);
-            if column >= parameters.end {
-                continue;
-            }
-            let score_column = columns[column];
-            if score_column.x == NO_KEY {
-                continue;
-            }
-            if excluded(row_of(i, thread), own, parameters.base + column, score_column.y) {
-                continue;
-            }
-            let score = clamp((tile.rows[i][j] * band.x) * bitcast<f32>(score_column.x), -band.w, band.w);
-            let at = score * scale.x - scale.y;
-            let whole = floor(at);
-            let fraction = at - whole;
-            let near_edge = !(fraction >= scale.z && fraction <= 1.0 - scale.z);
-            let outside = at < -scale.z || at > bins + scale.z;
-            if near_edge && !outside {
-                let place = atomicAdd(&unsure[0], 1u);
-                if place < parameters.unsure_capacity {
-                    atomicStore(&unsure[1u + 2u * place], row);
-                    atomicStore(&unsure[2u + 2u * place], column);
-                }
-            } else {
-                let slot = u32(i32(clamp(whole, -1.0, bins)) + 1);
-                if local {
-                    atomicAdd(&local_counts[slot], 1u);
-                } else {
-                    atomicAdd(&counts[counters + slot], 1u);
-                }
-            }
-        }
-    }
+    count_tile(tile, first_row, first_column, thread);
 
     workgroupBarrier();
     if local {

@@ -33,6 +33,19 @@ fn column_of(j: u32, thread: vec3<u32>) -> u32 {
     return thread.x + 16u * j;
 }
 
+/// The rows of the tile about which a thread reads what it is to know: all that it holds.
+const READ_ROWS = HELD_ROWS;
+
+fn read_row(i: u32, thread: vec3<u32>) -> u32 {
+    return row_of(i, thread);
+}
+
+/// What was read about the thread's row i.
+fn of_row(read: array<vec4<u32>, READ_ROWS>, i: u32) -> vec4<u32> {
+    var all = read;
+    return all[i];
+}
+
 /// One row of sums plus the products of four elements.
 fn multiply(sum: vec4<f32>, a: vec4<f32>, x: vec4<f32>, y: vec4<f32>, z: vec4<f32>, w: vec4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(a.w), w, fma(vec4<f32>(a.z), z, fma(vec4<f32>(a.y), y, fma(vec4<f32>(a.x), x, sum))));

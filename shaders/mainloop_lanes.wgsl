@@ -29,6 +29,18 @@ fn column_of(j: u32, thread: vec3<u32>) -> u32 {
     return (thread.x / 8u) * 32u + j * 8u + thread.x % 8u;
 }
 
+/// The rows of the tile about which a thread reads what it is to know: of the subgroup's eight, each lane one.
+const READ_ROWS = 1u;
+
+fn read_row(_i: u32, thread: vec3<u32>) -> u32 {
+    return row_of(thread.x % 8u, thread);
+}
+
+/// What was read about the thread's row i.
+fn of_row(read: array<vec4<u32>, READ_ROWS>, i: u32) -> vec4<u32> {
+    return subgroupShuffle(read[0], i);
+}
+
 /// Sixteen elements of the thread's four keys: element 4i + j of all keys is keys i, column j.
 struct Stage {
     first: mat4x4<f32>,

@@ -2,7 +2,8 @@
 // hold. The twin of rescore.cu.
 //
 // Constants: SPLIT, METRIC, DRAW.
-// Threads: one a key of the pool behind those that were chosen before; groups: keys in x, queries in y.
+// Threads: one a key of the pool behind those that were chosen before, those behind the last once more; groups: keys in
+// x, queries in y.
 #include "score.wgsl"
 
 struct Parameters {
@@ -27,7 +28,8 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read> state: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read_write> pool: array<u32>;
 
-#include "canonical.wgsl"
+#include "canonical.wgsl" where LANES = 0
+#include "canonical_lanes.wgsl" where LANES = 8
 #include "draws.wgsl"
 
 const POOL_WORDS = select(2u, 3u, DRAW != 0u);
@@ -37,12 +39,17 @@ fn rescore(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
     let row = group.y;
     let own = state[row];
     let place = own.w + (group.x + parameters.first_group) * THREADS_X + thread.x;
-    if place >= min(own.z, parameters.capacity) {
+    let end = min(own.z, parameters.capacity);
+    // Threads that read the query together leave together.
+    if place - thread.x % 8u >= end {
         return;
     }
-    let at = row * parameters.capacity * POOL_WORDS + place;
+    let at = row * parameters.capacity * POOL_WORDS + min(place, end - 1u);
     let column = pool[at] - parameters.base;
-    let dot = canonical_dot(row, column, parameters.vectors);
+    let dot = canonical_dot_of(row, column, parameters.vectors, thread.x);
+    if place >= end {
+        return;
+    }
     let score = finish_score(METRIC, dot, query_scales[row], key_scales[column]);
     let rank = ordered(score);
     let band = gates[row * 5u + 4u];

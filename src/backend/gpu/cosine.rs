@@ -34,12 +34,11 @@ pub(crate) fn cosine<Q: Queue + 'static>(queue: &Q, spec: &Cosine, pair: Pair, o
     let quarter = queue.limits().memory_bytes / 4;
     let query_step = queries.rows_within(quarter).min(1 << 16);
     let key_step = keys.rows_within(quarter).min(1 << 20);
-    if spec.nonfinite == NonFinite::Error {
-        // What is wrong with a query is said before anything about keys.
-        for range in pieces(queries.rows(), query_step) {
-            check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
-        }
-    }
+    // What is wrong with a query is said before anything about keys.
+    let ready = match spec.nonfinite {
+        NonFinite::Error => queries.checked("queries", query_step, spec.nonfinite)?,
+        NonFinite::Skip => None,
+    };
     for entry in 0..spec.batch {
         for key_range in at_least_one_piece(columns, key_step) {
             let key_range = entry * columns + key_range.start..entry * columns + key_range.end;
@@ -51,8 +50,11 @@ pub(crate) fn cosine<Q: Queue + 'static>(queue: &Q, spec: &Cosine, pair: Pair, o
             let score_rows = rows_within(queue.offers(), quarter.min(SCORE_BYTES), chunk.rows as u64 * 4);
             for range in pieces(rows, query_step.min(score_rows)) {
                 let first_row = entry * rows + range.start;
-                let block = queries.chunk(first_row..entry * rows + range.end)?;
-                let scores = write_scores(queue, spec.metric, &block, &chunk)?;
+                let block = first_row..entry * rows + range.end;
+                let scores = match &ready {
+                    Some(all) if block == (0..all.rows) => write_scores(queue, spec.metric, all, &chunk)?,
+                    _ => write_scores(queue, spec.metric, &queries.chunk(block)?, &chunk)?,
+                };
                 let first = first_row * columns + (key_range.start - entry * columns);
                 put_scores(queue, &scores, chunk.rows, columns, out, first, range.len())?;
             }

@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use super::{Kernel, Launch, Offers, Queue, Slice};
-use crate::backend::row_scale::RowScale;
+use crate::backend::row_scale::{RowScale, check_finite};
 use crate::device_matrix::Storage;
 use crate::error::{Result, try_vec};
 use crate::matrix::{Dtype, Matrix, Rows};
 use crate::plan::pieces;
+use crate::spec::NonFinite;
 
 /// What rows are padded to a multiple of.
 const LANES: usize = 16;
@@ -147,6 +148,18 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         }
         chunk.scales = read.into_iter().map(scale).collect();
         Ok(chunk)
+    }
+
+    /// Checks all rows in pieces of at most `step`, whatever they are used for later; gives the rows where they are one
+    /// piece.
+    pub(crate) fn checked(&self, name: &'static str, step: usize, nonfinite: NonFinite) -> Result<Option<Chunk<Q>>> {
+        let mut only = None;
+        for range in pieces(self.rows(), step) {
+            let chunk = self.chunk(range.clone())?;
+            check_finite(name, &chunk.scales, range.start, nonfinite)?;
+            only = (range.len() == self.rows()).then_some(chunk);
+        }
+        Ok(only)
     }
 
     fn prepare_from_host(&self, range: Range<usize>, chunk: &Chunk<Q>) -> Result<()> {

@@ -1,10 +1,12 @@
 //! `top_k`: a gated scan, the canonical score of what passed, a selection of the best; step after step over the keys.
 //!
-//! Each query holds a pool of keys on the device. A step scans some keys: what passes the query's gate joins its pool (in
-//! WGSL, unless as many others as are wanted are better for certain), gets its canonical rank, and the best stay; the
-//! worst of them is the threshold of the next step, so that each step can be longer than the one before. Thresholds are
-//! canonical and only rise. Where a pool overflows, the step is done again, shorter: a step that is no longer than the
-//! room in the pool cannot overflow.
+//! Each query holds a pool of keys on the device. A step scans some keys: what passes the query's gate joins its pool,
+//! gets its canonical rank, and the best stay; the worst of them is the threshold of the next step, so that each step can
+//! be longer than the one before. Thresholds only rise. Where a pool overflows, the step is done again, shorter: a step
+//! that is no longer than the room in the pool cannot overflow.
+//!
+//! In WGSL, canonical ranks wait until all keys of a chunk are scanned, or a pool overflows: until then keys are pending
+//! with the smallest ranks that they can have, whose n-th largest is a threshold as well.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -51,6 +53,10 @@ struct Variant {
     /// 0 none, 1 uniform, 2 softmax.
     draw: u32,
     count: bool,
+    /// As [`Offers`] says.
+    lanes: u32,
+    /// Threads of a group that chooses.
+    choosers: u32,
 }
 
 impl Variant {
@@ -72,12 +78,13 @@ impl Variant {
     }
 
     fn rescore(self) -> Kernel {
-        let constants = vec![
+        let mut constants = vec![
             ("SPLIT", u32::from(self.split)),
             ("METRIC", metric_code(self.metric)),
             ("DRAW", self.draw),
             ("LISTS", 0),
         ];
+        constants.extend((self.lanes > 0).then_some(("LANES", self.lanes)));
         Kernel { file: "rescore", entry: "rescore", constants, threads: [RESCORE_THREADS, 1] }
     }
 
@@ -86,7 +93,9 @@ impl Variant {
     }
 
     fn choose(self) -> Kernel {
-        Kernel { file: "choose", entry: "choose", constants: vec![("DRAW", self.draw)], threads: [CHOOSE_THREADS, 1] }
+        let mut constants = vec![("DRAW", self.draw)];
+        constants.extend((self.choosers == self.lanes).then_some(("LANES", self.lanes)));
+        Kernel { file: "choose", entry: "choose", constants, threads: [self.choosers, 1] }
     }
 }
 
@@ -95,10 +104,13 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     let flags = [false, true];
     let mut kernels = Vec::new();
     for draw in 0..3 {
-        let plain = Variant { metric: Metric::Cosine, split: true, lists: false, draw, count: false };
-        kernels.push(plain.choose());
-        if prunes(offers, draw) {
-            kernels.push(plain.prune());
+        let (metric, lanes) = (Metric::Cosine, offers.lanes);
+        let plain = Variant { metric, split: true, lists: false, draw, count: false, lanes, choosers: CHOOSE_THREADS };
+        let capacities = if lanes > 0 { &[1, usize::MAX][..] } else { &[1] };
+        for &capacity in capacities {
+            let variant = Variant { choosers: choosers(offers, capacity), ..plain };
+            kernels.push(variant.choose());
+            kernels.extend(prunes(offers).then(|| variant.prune()));
         }
         for (metric, split) in [Metric::Cosine, Metric::Dot].into_iter().flat_map(|m| flags.map(|split| (m, split))) {
             kernels.push(Variant { metric, split, ..plain }.rescore());
@@ -112,9 +124,15 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
     kernels
 }
 
-/// Whether what a scan lets pass is thinned out before it gets its canonical ranks.
-fn prunes(offers: &Offers, draw: u32) -> bool {
-    offers.language == Language::Wgsl && draw == 0
+/// Whether what scans let pass is thinned out before it gets its canonical ranks.
+fn prunes(offers: &Offers) -> bool {
+    offers.language == Language::Wgsl
+}
+
+/// Threads of a group that chooses: where a subgroup is a vector register, it does so alone. Mesa's software driver ends
+/// the loops of a shader after 65,535 rounds in all, which is enough for this many keys.
+fn choosers(offers: &Offers, capacity: usize) -> u32 {
+    if offers.lanes > 0 && capacity <= 2048 { offers.lanes } else { CHOOSE_THREADS }
 }
 
 /// One call of `top_k`.
@@ -148,8 +166,12 @@ struct Block<Q: Queue> {
     state: Q::Buffer,
     pool: Q::Buffer,
     unsure: Q::Buffer,
-    /// What each query's state was after the last step that stands.
+    /// What each query's state was after its keys were chosen.
     kept: Vec<[u32; STATE_WORDS]>,
+    /// The state after the last step that stands, where keys may be pending.
+    before: Option<Q::Buffer>,
+    /// Whether keys are pending.
+    pending: bool,
 }
 
 pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> Result<Neighbours> {
@@ -166,6 +188,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         Select::Softmax { .. } => 2,
     };
     let unit = MatrixUnit::of(queue.offers());
+    let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
     let quarter = queue.limits().memory_bytes / 4;
     let variant = Variant {
         metric: spec.metric,
@@ -173,19 +196,19 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         lists: exclusions.has_lists(),
         draw,
         count: spec.count_rejected,
+        lanes: queue.offers().lanes,
+        choosers: choosers(queue.offers(), capacity),
     };
     let key_rows = (keys.rows_within(quarter) / TILE * TILE).max(TILE);
-    let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
     let pool_words = if draw == 0 { 2 } else { 3 };
     let most_queries = if queue.offers().lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
     let state_bytes = (capacity * pool_words * 4).max(UNSURE * 8 + 20).max(80) as u64;
     let query_rows =
         queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes)).min(most_queries);
-    if spec.nonfinite == NonFinite::Error {
-        for range in pieces(rows, query_rows) {
-            check_finite("queries", &queries.chunk(range.clone())?.scales, range.start, spec.nonfinite)?;
-        }
-    }
+    let mut ready = match spec.nonfinite {
+        NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
+        NonFinite::Skip => None,
+    };
     let positive_scores = match &spec.positive_scores {
         Some(scores) => scores.clone(),
         None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
@@ -220,7 +243,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         },
     };
     for range in at_least_one_piece(rows, query_rows) {
-        call.block(range, &mut found)?;
+        call.block(range, ready.take(), &mut found)?;
     }
     let mut neighbours = found.neighbours;
     neighbours.special = found.special;
@@ -259,10 +282,10 @@ struct Found {
 }
 
 impl<Q: Queue + 'static> Call<'_, Q> {
-    /// Answers the queries of one block.
-    fn block(&self, range: Range<usize>, found: &mut Found) -> Result<()> {
+    /// Answers the queries of one block, which may be ready.
+    fn block(&self, range: Range<usize>, ready: Option<Chunk<Q>>, found: &mut Found) -> Result<()> {
         let spec = self.spec;
-        let chunk = self.queries.chunk(range.clone())?;
+        let chunk = ready.map_or_else(|| self.queries.chunk(range.clone()), Ok)?;
         check_finite("queries", &chunk.scales, range.start, spec.nonfinite)?;
         found.special.zero_queries += chunk.scales.iter().filter(|scale| scale.is_zero()).count();
         found.special.skipped_queries += chunk.scales.iter().filter(|scale| !scale.finite).count();
@@ -304,19 +327,24 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let tables = self.exclusions.tables(range, span);
         let none = |wanted: usize| if wanted == 0 { NONE } else { 0 };
         let start = [none(self.wanted.hardest), none(self.wanted.drawn), 0, 0];
+        let state_bytes = (rows * STATE_WORDS * 4) as u64;
+        let before = prunes(queue.offers()).then(|| queue.allocate(state_bytes, "the state of each query"));
         let block = Block {
             packed: self.pack(&queries)?,
             queries,
             tables: queue.allocate((tables.len() * 4) as u64, "lists of excluded keys")?,
             tables_bytes: (tables.len() * 4) as u64,
             gates: queue.allocate((rows * size_of::<Gate>()) as u64, "the band of each query")?,
-            state: queue.allocate((rows * STATE_WORDS * 4) as u64, "the state of each query")?,
+            state: queue.allocate(state_bytes, "the state of each query")?,
             pool: queue.allocate(self.pool_bytes(rows), "the best keys of each query")?,
             unsure: queue.allocate(self.unsure_bytes(rows), "pairs near a limit")?,
             kept: try_vec(start, rows, "the state of each query")?,
+            before: before.transpose()?,
+            pending: false,
         };
         queue.write(&block.tables, 0, bytemuck::cast_slice(&tables))?;
         queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept))?;
+        self.keep_state(&block)?;
         Ok(block)
     }
 
@@ -403,10 +431,13 @@ impl<Q: Queue + 'static> Call<'_, Q> {
                     at = keys.end;
                     step = self.next_step(base + at, room, all);
                 }
-                None => step = (keys.len() / 4).max(room.min(keys.len() / 2)).next_multiple_of(TILE).max(TILE),
+                None => {
+                    self.settle(block, &chunk.rows, base)?;
+                    step = (keys.len() / 4).max(room.min(keys.len() / 2)).next_multiple_of(TILE).max(TILE);
+                }
             }
         }
-        Ok(())
+        self.settle(block, &chunk.rows, base)
     }
 
     /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools. Where
@@ -415,9 +446,48 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
         let lanes = self.queue.offers().lanes > 0;
         let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
-        let few = if prunes(self.queue.offers(), self.variant.draw) { 4 * TILE } else { TILE };
-        let least = if lanes { room.min((4 * all).max(few)) } else { room };
+        let least = if lanes { room.min((4 * all).max(TILE)) } else { room };
         likely.max(least).max(1).next_multiple_of(TILE)
+    }
+
+    /// The state of each query, once the work before is done.
+    fn state(&self, block: &Block<Q>) -> Result<Vec<[u32; STATE_WORDS]>> {
+        let mut state = try_vec([0_u32; STATE_WORDS], block.queries.rows, "the state of each query")?;
+        self.queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut state))?;
+        Ok(state)
+    }
+
+    /// Keeps the state for the case that the next step overflows.
+    fn keep_state(&self, block: &Block<Q>) -> Result<()> {
+        let bytes = block.queries.rows * STATE_WORDS * 4;
+        match &block.before {
+            Some(before) => self.queue.copy(self.whole(&block.state, bytes), self.whole(before, bytes)),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings back the state before a step.
+    fn restore_state(&self, block: &Block<Q>) -> Result<()> {
+        let bytes = block.queries.rows * STATE_WORDS * 4;
+        match &block.before {
+            Some(before) => self.queue.copy(self.whole(before, bytes), self.whole(&block.state, bytes)),
+            None => self.queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept)),
+        }
+    }
+
+    /// Gives pending keys their canonical ranks and keeps the best.
+    fn settle(&self, block: &mut Block<Q>, chunk: &Chunk<Q>, base: usize) -> Result<()> {
+        if !block.pending {
+            return Ok(());
+        }
+        self.prune(block, true)?;
+        let state = self.state(block)?;
+        let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
+        self.rescore(block, chunk, base, new)?;
+        self.choose(block)?;
+        block.kept = self.state(block)?;
+        block.pending = false;
+        self.keep_state(block)
     }
 
     /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
@@ -426,12 +496,12 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let queue = self.queue;
         let rows = block.queries.rows;
         let counts = if self.spec.count_rejected { 1 + 4 * rows } else { 1 };
+        let at_end = keys.end;
         if self.spec.count_rejected {
             queue.clear(Slice { buffer: &block.unsure, offset_bytes: 0, bytes: (counts * 4) as u64 })?;
         }
         self.scan(block, chunk, base, keys)?;
-        let mut state = try_vec([0_u32; STATE_WORDS], rows, "the state of each query")?;
-        queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut state))?;
+        let state = self.state(block)?;
         let mut unsure = vec![0_u32; 1];
         if self.spec.count_rejected {
             unsure = try_vec(0, counts, "pairs near a limit")?;
@@ -439,7 +509,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         }
         let most = state.iter().map(|[_, _, count, _]| *count as usize).max().unwrap_or(0);
         if most > self.capacity || unsure[0] as usize > UNSURE * rows {
-            queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept))?;
+            self.restore_state(block)?;
             return Ok(None);
         }
         if unsure[0] > 0 {
@@ -448,13 +518,17 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             unsure.extend(pairs);
         }
         let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
-        if new > 0 {
-            if prunes(queue.offers(), self.variant.draw) && new as usize > self.wanted.hardest {
-                self.prune(block)?;
+        if new > 0 && block.before.is_some() {
+            block.pending = true;
+            // The last step of a chunk raises no threshold: its keys are settled now.
+            if at_end < chunk.rows.rows {
+                self.prune(block, most > self.capacity / 2)?;
             }
+            self.keep_state(block)?;
+        } else if new > 0 {
             self.rescore(block, &chunk.rows, base, new)?;
             self.choose(block)?;
-            queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut block.kept))?;
+            block.kept = self.state(block)?;
         }
         Ok(Some(unsure))
     }
@@ -565,13 +639,13 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         })
     }
 
-    /// Drops keys that passed and cannot be among the best.
-    fn prune(&self, block: &Block<Q>) -> Result<()> {
+    /// Raises the thresholds to what pending keys are at least, and drops those that cannot be among the best.
+    fn prune(&self, block: &Block<Q>, drops: bool) -> Result<()> {
         let rows = block.queries.rows;
         self.queue.launch(&Launch {
             kernel: &self.variant.prune(),
             groups: [1, rows as u32, 1],
-            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32],
+            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32, u32::from(drops)],
             buffers: &[
                 self.whole(&block.state, rows * STATE_WORDS * 4),
                 Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },

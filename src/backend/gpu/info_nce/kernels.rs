@@ -15,13 +15,15 @@ pub(super) const ITEM_THREADS: u32 = 64;
 /// Threads of a kernel with one workgroup per row.
 const ROW_THREADS: u32 = 64;
 
-/// A pass over tiles: whether columns serve log-sums of their own, whether scores have a bound, whether HCL is on.
-pub(super) fn tile(step: Step, columns: bool, guard: bool, hcl: bool) -> Kernel {
+/// A pass over tiles: whether columns serve log-sums of their own, whether scores have a bound, whether HCL is on, and
+/// whether the first pass keeps scores for the second.
+pub(super) fn tile(step: Step, columns: bool, guard: bool, hcl: bool, kept: bool) -> Kernel {
     let entry = match step {
         Step::Forward => "forward",
         Step::Backward => "backward",
     };
-    let constants = vec![("COLUMNS", u32::from(columns)), ("GUARD", u32::from(guard)), ("HCL", u32::from(hcl))];
+    let mut constants = vec![("COLUMNS", u32::from(columns)), ("GUARD", u32::from(guard)), ("HCL", u32::from(hcl))];
+    constants.push(("KEPT", u32::from(kept)));
     Kernel { file: "info_nce_tile", entry, constants, threads: [16, 16] }
 }
 
@@ -97,9 +99,9 @@ fn packed_kernels(offers: &Offers) -> Vec<Kernel> {
 /// The kernels of `info_nce`, in every variant.
 pub(in crate::backend::gpu) fn kernels(offers: &Offers) -> Vec<Kernel> {
     let mut all = packed_kernels(offers);
-    for bits in 0..8 {
+    for bits in 0..if offers.lanes > 0 { 16 } else { 8 } {
         for step in [Step::Forward, Step::Backward] {
-            all.push(tile(step, bits & 1 != 0, bits & 2 != 0, bits & 4 != 0));
+            all.push(tile(step, bits & 1 != 0, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0));
         }
     }
     all.extend([multiply(false), multiply(true), gather_rows(), score_pairs(), add_pairs()]);

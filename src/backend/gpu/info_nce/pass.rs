@@ -88,7 +88,8 @@ impl Pass {
     pub(super) fn forward<Q: Queue + 'static>(&self, work: &Work<Q>) -> Result<()> {
         let tiles = work.block_rows / ROW_GROUP;
         let packed = work.unit.map_or(0, |unit| partial_bytes(unit, work.block_rows));
-        let bytes = packed.max((2 * tiles * work.block_rows * SUM_WORDS * 4) as u64);
+        let slots = (parts_of_line(work) + 1) * tiles;
+        let bytes = packed.max((slots * work.block_rows * SUM_WORDS * 4) as u64);
         let out = work.queue.allocate(bytes, "sums of the loss")?;
         self.walk(work, &out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
     }
@@ -215,22 +216,46 @@ impl Pass {
         }
     }
 
-    fn run_tiles<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>, step: Step, bytes: usize) -> Result<()> {
+    /// What the kept scores of a block are found by.
+    fn place_kept<Q: Queue>(&self, tiles: &Tiles<Q>) -> (u32, usize, usize) {
+        (self.direction, tiles.lines.start, tiles.column_first)
+    }
+
+    /// Memory for the scores of a block, where they are kept.
+    fn keep<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Result<Option<Q::Buffer>> {
+        let (bytes, room) = (kept_bytes(tiles), work.kept_room.get());
+        if bytes > room {
+            return Ok(None);
+        }
+        work.kept_room.set(room - bytes);
+        work.queue.allocate(bytes, "scores of the loss").map(Some)
+    }
+
+    fn run_tiles<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        tiles: &Tiles<Q>,
+        step: Step,
+        bytes: usize,
+        kept: Option<&Q::Buffer>,
+    ) -> Result<()> {
         let hcl = self.direction == 0 && work.spec.hcl().is_some();
         let groups = tiles.lines.len().div_ceil(ROW_GROUP) * tiles.columns.div_ceil(ROW_GROUP);
+        let mut buffers = vec![
+            tiles.left.rows(),
+            tiles.right.rows(),
+            tiles.left.scales(),
+            tiles.right.scales(),
+            work.index(),
+            work.state(),
+            Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 },
+        ];
+        buffers.extend(kept.map(|buffer| Slice { buffer, offset_bytes: 0, bytes: kept_bytes(tiles) }));
         work.queue.launch(&Launch {
-            kernel: &kernels::tile(step, tiles.by_column, has_bound(work.spec), hcl),
+            kernel: &kernels::tile(step, tiles.by_column, has_bound(work.spec), hcl, kept.is_some()),
             groups: [groups as u32, 1, 1],
             parameters: &self.parameters(work, tiles).words(),
-            buffers: &[
-                tiles.left.rows(),
-                tiles.right.rows(),
-                tiles.left.scales(),
-                tiles.right.scales(),
-                work.index(),
-                work.state(),
-                Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 },
-            ],
+            buffers: &buffers,
             first_group: Some(0),
         })
     }
@@ -241,10 +266,13 @@ impl Pass {
         }
         let (lines, columns) = (tiles.lines.len(), tiles.columns);
         let (tile_rows, tile_columns) = (lines.div_ceil(ROW_GROUP), columns.div_ceil(ROW_GROUP));
-        let of_lines = tile_columns * lines * SUM_WORDS;
+        let line_parts = tile_columns * parts_of_line(work);
+        let of_lines = line_parts * lines * SUM_WORDS;
         let of_columns = if tiles.by_column { tile_rows * columns * SUM_WORDS } else { 0 };
         let bytes = (of_lines + of_columns) * 4;
-        self.run_tiles(work, tiles, Step::Forward, bytes)?;
+        let kept = self.keep(work, tiles)?;
+        self.run_tiles(work, tiles, Step::Forward, bytes, kept.as_ref())?;
+        work.kept.borrow_mut().extend(kept.map(|kept| (self.place_kept(tiles), kept)));
         let partials = Slice { buffer: tiles.out, offset_bytes: 0, bytes: bytes as u64 };
         let merge = |direction: u32, first: usize, slots: usize, parts: usize, place: usize| {
             let parameters = Parameters {
@@ -259,7 +287,7 @@ impl Pass {
             let groups = slots.div_ceil(ITEM_THREADS as usize);
             work.reduce(&kernels::by_item("merge_sums"), groups, &parameters, partials)
         };
-        merge(self.direction, tiles.lines.start, lines, tile_columns, 0)?;
+        merge(self.direction, tiles.lines.start, lines, line_parts, 0)?;
         match tiles.by_column {
             true => merge(1, tiles.column_first, columns, tile_rows, of_lines),
             false => Ok(()),
@@ -281,7 +309,8 @@ impl Pass {
             None => {
                 let (stride, tile_rows) = (stride(tiles.columns), tiles.lines.len().div_ceil(ROW_GROUP));
                 let first = tile_rows * ROW_GROUP * stride;
-                self.run_tiles(work, tiles, Step::Backward, (first + tile_rows * stride) * 4)?;
+                let kept = work.kept.borrow_mut().remove(&self.place_kept(tiles));
+                self.run_tiles(work, tiles, Step::Backward, (first + tile_rows * stride) * 4, kept.as_ref())?;
                 (first, tile_rows, stride)
             }
         };
@@ -422,6 +451,17 @@ impl<Q: Queue + 'static> Work<'_, Q> {
             first_group: Some(0),
         })
     }
+}
+
+/// Partial sums of a line from one tile: where a subgroup is a vector register, each half of a tile has its own.
+fn parts_of_line<Q: Queue>(work: &Work<Q>) -> usize {
+    if work.queue.offers().lanes > 0 { 2 } else { 1 }
+}
+
+/// Bytes of the scores of a block, whole tiles.
+fn kept_bytes<Q: Queue>(tiles: &Tiles<Q>) -> u64 {
+    let tiles = tiles.lines.len().div_ceil(ROW_GROUP) * tiles.columns.div_ceil(ROW_GROUP);
+    (tiles * ROW_GROUP * ROW_GROUP * 4) as u64
 }
 
 /// Words from line to line of dS.

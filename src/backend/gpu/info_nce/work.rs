@@ -1,5 +1,8 @@
 //! What all steps of one loss share: inputs that are ready, lists, the arrays `index` and `state`.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
 use super::kernels::{self, ITEM_THREADS};
 use super::layout::*;
 use super::lists::{Labels, RowLists, copies};
@@ -88,6 +91,10 @@ pub(super) struct Work<'a, Q: Queue> {
     pub(super) block_rows: usize,
     /// Whether q→k and k→q share their tiles.
     pub(super) by_column: bool,
+    /// The scores of blocks, by direction, first line and first column, from the first pass to the second.
+    pub(super) kept: RefCell<HashMap<(u32, usize, usize), Q::Buffer>>,
+    /// Bytes that more of them may take; none where scores are made again sooner than they are read.
+    pub(super) kept_room: Cell<u64>,
     /// The matrix unit, where it can take blocks of this loss.
     pub(super) unit: Option<MatrixUnit>,
 }
@@ -226,6 +233,8 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
             block_rows: block_rows.max(group),
             unit,
             by_column,
+            kept: RefCell::default(),
+            kept_room: Cell::new(if offers.lanes > 0 { memory / 16 } else { 0 }),
         };
         work.write_scales()?;
         Ok(work)

@@ -1,0 +1,121 @@
+// The gates of a tile for a processor that plays a GPU: see scan_lanes.wgsl. Each lane reads one row's gate for all of
+// the subgroup; scores are marked first, and those that are marked, which are few, are written in a loop that ends when
+// no lane has one left.
+
+#include "scan_lanes.wgsl"
+
+var<private> scores: array<f32, 32>;
+var<private> draws: array<i32, 32>;
+// One bit for each score of the thread, row by row: keys that pass, and that lie too near a limit to be counted.
+var<private> passing: u32;
+var<private> near: u32;
+// The keys that each rule rejects, a byte a rule, of the row that the thread has read.
+var<private> rejected: u32;
+
+/// The gate that lane i has read.
+fn gate_from(own: Gate, i: u32) -> Gate {
+    return Gate(
+        subgroupShuffle(own.band, i),
+        subgroupShuffle(own.own, i),
+        subgroupShuffle(own.units, i),
+        subgroupShuffle(own.limits, i),
+        subgroupShuffle(own.needed, i),
+        subgroupShuffle(own.least_draw, i),
+    );
+}
+
+/// Counts the keys of row i that the rules reject, and marks those too near a limit.
+fn count_row(i: u32, gate: Gate, score: vec4<f32>, held: vec4<bool>, lane: u32) {
+    let error = vec4<f32>(bitcast<f32>(gate.units.y));
+    let at_lo = abs(score - gate.limits.x) <= error;
+    let at_hi = abs(score - gate.limits.y) <= error;
+    let at_margin = abs(score - gate.limits.z) <= error;
+    let at_ratio = abs(score - gate.limits.w) <= error;
+    let unsure_here = held & ((at_lo | at_hi) | (at_margin | at_ratio));
+    near |= bits_of(unsure_here) << (4u * i);
+    let counted = held & !unsure_here;
+    let below = score < vec4<f32>(gate.limits.x);
+    let above = score > vec4<f32>(gate.limits.y);
+    let margin = !above & (score > vec4<f32>(gate.limits.z));
+    let ratio = !above & !margin & (score > vec4<f32>(gate.limits.w));
+    let upper = counted & !below;
+    let own = sum_of(counted & below) + (sum_of(upper & above) << 8u) + (sum_of(upper & margin) << 16u)
+        + (sum_of(upper & ratio) << 24u);
+    // A row has 32 columns here, so that no byte overflows.
+    let all = subgroupAdd(own);
+    rejected = select(rejected, all, lane == i);
+}
+
+fn gate_row(i: u32, dots: vec4<f32>, own: Gate, across: Across, lane: u32) {
+    let gate = gate_from(own, i);
+    let score = (dots * gate.band.x) * across.factors;
+    let held = held_of(i, across, gate.own, gate.band.w);
+    let inside = held & (score >= vec4<f32>(gate.band.y)) & (score <= vec4<f32>(gate.band.z));
+    var passes = score >= vec4<f32>(gate.needed);
+    for (var j = 0u; j < 4u; j++) {
+        scores[4u * i + j] = score[j];
+    }
+    if DRAW != 0u {
+        let drawn = vec4<i32>(
+            draw_of(gate, score.x, across.columns.x),
+            draw_of(gate, score.y, across.columns.y),
+            draw_of(gate, score.z, across.columns.z),
+            draw_of(gate, score.w, across.columns.w),
+        );
+        passes = passes | (drawn >= vec4<i32>(gate.least_draw));
+        for (var j = 0u; j < 4u; j++) {
+            draws[4u * i + j] = drawn[j];
+        }
+    }
+    passing |= bits_of(inside & passes) << (4u * i);
+    if COUNT == 1u {
+        count_row(i, gate, score, held, lane);
+    }
+}
+
+fn gate_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
+    let lane = thread.x % 8u;
+    let own_row = first_row + row_of(lane, thread);
+    let own = gate_of(own_row);
+    let across = across_tile(first_column, thread);
+    strike_lists(own_row < parameters.rows, parameters.base + first_column, thread);
+    passing = 0u;
+    near = 0u;
+    rejected = 0u;
+    // One by one, so that places in arrays are constants.
+    gate_row(0u, tile.rows[0], own, across, lane);
+    gate_row(1u, tile.rows[1], own, across, lane);
+    gate_row(2u, tile.rows[2], own, across, lane);
+    gate_row(3u, tile.rows[3], own, across, lane);
+    gate_row(4u, tile.rows[4], own, across, lane);
+    gate_row(5u, tile.rows[5], own, across, lane);
+    gate_row(6u, tile.rows[6], own, across, lane);
+    gate_row(7u, tile.rows[7], own, across, lane);
+
+    while subgroupAny(passing != 0u) {
+        let n = min(firstTrailingBit(passing), 31u);
+        let gate = gate_from(own, n / 4u);
+        if passing != 0u {
+            passing &= passing - 1u;
+            let row = first_row + row_of(n / 4u, thread);
+            admit(row, first_column + column_of(n % 4u, thread), gate, scores[n], draws[n]);
+        }
+    }
+    if COUNT == 1u {
+        while subgroupAny(near != 0u) {
+            if near != 0u {
+                let n = firstTrailingBit(near);
+                near &= near - 1u;
+                note_unsure(first_row + row_of(n / 4u, thread), first_column + column_of(n % 4u, thread));
+            }
+        }
+        if own.band.w != 0.0 {
+            for (var rule = 0u; rule < 4u; rule++) {
+                let keys = (rejected >> (8u * rule)) & 255u;
+                if keys > 0u {
+                    atomicAdd(&unsure[1u + 4u * own_row + rule], keys);
+                }
+            }
+        }
+    }
+}
