@@ -2,7 +2,8 @@
 // The twin of rescore.wgsl.
 //
 // Constants: SPLIT, METRIC, DRAW, LISTS = 0.
-// Threads: one a key of the pool behind those that were chosen before; groups: keys in x, queries in y.
+// Threads: each takes keys of the pool behind those that were chosen before, a grid's width apart; groups: keys in x,
+// queries in y.
 #include "score.cuh"
 #include "canonical.cuh"
 #include "scan.cuh"
@@ -36,26 +37,25 @@ rescore(
     unsigned *pool
 ) {
     unsigned row = blockIdx.y;
-    unsigned place =
-        state[4u * row + 3u] + (blockIdx.x + parameters.first_group) * THREADS_X + threadIdx.x;
-    if (place >= smaller(state[4u * row + 2u], parameters.capacity)) {
-        return;
-    }
-    unsigned *at = pool + (size_t)row * parameters.capacity * POOL_WORDS + place;
-    unsigned column = *at - parameters.base;
-    float dot = canonical_dot(queries, keys, row, column, parameters.vectors);
-    float score = finish_score(METRIC, dot, query_scales[row], key_scales[column]);
-    unsigned rank = ordered(score);
+    unsigned end = smaller(state[4u * row + 2u], parameters.capacity);
     const Gate &gate = gates[row];
-    bool inside = rank >= gate.band_lo && rank <= gate.band_hi;
-    at[parameters.capacity] = inside ? rank : 0u;
-    if (DRAW != 0u) {
-        unsigned low = parameters.key_low + column;
-        unsigned high = parameters.key_high + (low < column ? 1u : 0u);
-        int draw = draw_key(
-            tables, score * parameters.coolness, low, high, gate.number_low, gate.number_high,
-            parameters.seed_low, parameters.seed_high
-        );
-        at[2u * (size_t)parameters.capacity] = inside ? (unsigned)draw ^ 0x80000000u : 0u;
+    unsigned first = state[4u * row + 3u] + (blockIdx.x + parameters.first_group) * THREADS_X + threadIdx.x;
+    for (unsigned place = first; place < end; place += gridDim.x * THREADS_X) {
+        unsigned *at = pool + (size_t)row * parameters.capacity * POOL_WORDS + place;
+        unsigned column = *at - parameters.base;
+        float dot = canonical_dot(queries, keys, row, column, parameters.vectors);
+        float score = finish_score(METRIC, dot, query_scales[row], key_scales[column]);
+        unsigned rank = ordered(score);
+        bool inside = rank >= gate.band_lo && rank <= gate.band_hi;
+        at[parameters.capacity] = inside ? rank : 0u;
+        if (DRAW != 0u) {
+            unsigned low = parameters.key_low + column;
+            unsigned high = parameters.key_high + (low < column ? 1u : 0u);
+            int draw = draw_key(
+                tables, score * parameters.coolness, low, high, gate.number_low, gate.number_high,
+                parameters.seed_low, parameters.seed_high
+            );
+            at[2u * (size_t)parameters.capacity] = inside ? (unsigned)draw ^ 0x80000000u : 0u;
+        }
     }
 }

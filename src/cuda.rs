@@ -36,13 +36,14 @@ use std::sync::Arc;
 pub use cudarc;
 use cudarc::driver::{CudaStream, DevicePtr};
 
+use crate::backend::Pair;
 use crate::backend::cuda::Cuda;
 use crate::device::{Device, check_batch};
 use crate::device_matrix::DeviceMatrix;
 use crate::error::{Error, Result};
 use crate::matrix::{Dtype, Element, Matrix, Rows};
 use crate::plan::Limits;
-use crate::spec::{InfoNce, MAX_DIM};
+use crate::spec::{InfoNce, MAX_DIM, Shape, TopK};
 
 /// Opens the card of a stream; all work of the device goes to that stream. Calls that give their results to the host
 /// wait for the stream.
@@ -207,10 +208,71 @@ pub unsafe fn info_nce_grad_into(
     let batch = check_batch(spec, queries, keys, negatives)?;
     let gradients = [into.queries, into.keys, into.negatives];
     let used = if negatives.is_some() { 3 } else { 2 };
-    if let Some(address) = gradients[..used].iter().chain([&into.numbers]).find(|address| !address.is_multiple_of(4)) {
-        return Err(Error::shape("into", format!("address {address:#x} is no multiple of 4")));
-    }
+    gradients[..used].iter().chain([&into.numbers]).try_for_each(|address| check_address(*address, 4))?;
     cuda(device)?.info_nce_into(spec, batch, &gradients[..used], into.numbers)
+}
+
+/// Where [`top_k_into`] leaves its results: addresses in the card's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourMemory {
+    /// `queries × k` elements of i64, a multiple of 8: the numbers of the keys, −1 where there are fewer than k.
+    pub indices: u64,
+    /// `queries × k` elements of f32, a multiple of 4: their canonical scores, NaN where there are fewer than k.
+    pub scores: u64,
+    /// An element of u32 a query, a multiple of 4: how many keys were found.
+    pub counts: u64,
+}
+
+/// The k hardest keys of each query, as [`Device::top_k`] and equal to its answer to the bit, left on the card: the work
+/// is submitted to the device's stream and not waited for, so the call may be captured in a graph. Rows should lie on the
+/// card ([`view`], [`matrix`], [`Device::upload`]); rows of the host are copied there, and stay as they were in a graph.
+///
+/// As nothing comes to the host, a row with NaN or an infinity is no error here: it is left out, as with
+/// [`NonFinite::Skip`](crate::spec::NonFinite::Skip). The pools of keys take up to a sixteenth of the memory that the
+/// device's limits allow, at most 8 GiB.
+///
+/// ```no_run
+/// use cosmine::cuda::{self, NeighbourMemory, cudarc::driver::{CudaContext, DevicePtr}};
+/// use cosmine::{Limits, spec::TopK};
+///
+/// let stream = CudaContext::new(0)?.new_stream()?;
+/// let rows = stream.clone_htod(&vec![1.0_f32; 64 * 128])?;
+/// let (indices, scores) = (stream.alloc_zeros::<i64>(64 * 8)?, stream.alloc_zeros::<f32>(64 * 8)?);
+/// let counts = stream.alloc_zeros::<u32>(64)?;
+///
+/// let device = cuda::open(&stream, Limits::default())?;
+/// let corpus = cuda::view(&device, &rows, 64, 128)?;
+/// let into = NeighbourMemory {
+///     indices: indices.device_ptr(&stream).0,
+///     scores: scores.device_ptr(&stream).0,
+///     counts: counts.device_ptr(&stream).0,
+/// };
+/// // SAFETY: the slices have these sizes and live until the stream was waited for.
+/// unsafe { cuda::top_k_into(&device, &TopK::new(8), &corpus, &corpus, into) }?;
+/// stream.synchronize()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Safety
+/// Each address is memory of the device's card, of the size that [`NeighbourMemory`] says, until the work is done; nobody
+/// else uses it in that time, except behind that work. The same holds of the rows.
+///
+/// # Errors
+/// As [`Device::top_k`]; [`Error::Shape`] where an address is no such multiple; [`Error::Unsupported`] where the device is
+/// no card, is not open on a stream ([`open`]), or the specification draws keys, counts rejections, or has `margin` or
+/// `ratio` without [`TopK::positive_scores`], all of which need the host.
+pub unsafe fn top_k_into(
+    device: &Device,
+    spec: &TopK,
+    queries: &dyn Rows,
+    keys: &dyn Rows,
+    into: NeighbourMemory,
+) -> Result<()> {
+    spec.validate(Shape::of(queries, keys)?)?;
+    for (address, multiple) in [(into.indices, 8), (into.scores, 4), (into.counts, 4)] {
+        check_address(address, multiple)?;
+    }
+    cuda(device)?.top_k_into(spec, Pair { queries, keys }, [into.indices, into.scores, into.counts])
 }
 
 /// Bytes of the card's memory that the devices of its context hold, in use or kept for the next call: a step that ran
@@ -233,6 +295,13 @@ fn cuda(device: &Device) -> Result<&Cuda> {
 
 fn unsupported(what: &str) -> Error {
     Error::Unsupported { device: "cuda".to_owned(), what: what.to_owned() }
+}
+
+fn check_address(address: u64, multiple: u64) -> Result<()> {
+    match address.is_multiple_of(multiple) {
+        true => Ok(()),
+        false => Err(Error::shape("into", format!("address {address:#x} is no multiple of {multiple}"))),
+    }
 }
 
 fn check(address: u64, dtype: Dtype, rows: usize, dim: usize, row_stride: usize) -> Result<()> {

@@ -41,6 +41,8 @@ mod report;
 mod staging;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod top_k_tests;
 
 use std::sync::Arc;
 
@@ -127,6 +129,26 @@ impl Cuda {
             .map(|(rows, address)| Buffer::foreign(lane, *address, bytes(rows)))
             .collect();
         gpu::info_nce::info_nce_on_device(&queue, spec, batch, &buffers, &Buffer::foreign(lane, numbers, 8))
+    }
+
+    /// Neighbours, submitted to the caller's stream: nothing is waited for. The addresses are those of `rows × k` numbers
+    /// of keys, as many scores, and a count a query.
+    pub(crate) fn top_k_into(&self, spec: &TopK, pair: Pair, [indices, scores, counts]: [u64; 3]) -> Result<()> {
+        if self.calls.lane.is_none() {
+            return Err(unsupported("neighbours left on the card without a stream; open the device by `cuda::open`"));
+        }
+        let rows = pair.queries.rows() as u64;
+        let Some(slots) = rows.checked_mul(spec.k as u64).filter(|slots| *slots <= u64::MAX / 8) else {
+            return Err(Error::shape("k", format!("{} for {rows} queries are more than memory can hold", spec.k)));
+        };
+        let queue = self.calls.queue(Waits::No, self.calls.limits)?;
+        let foreign = |address, bytes| Buffer::foreign(queue.lane(), address, bytes);
+        let into = gpu::top_k::Places {
+            indices: &foreign(indices, slots * 8),
+            scores: &foreign(scores, slots * 4),
+            counts: &foreign(counts, rows * 4),
+        };
+        gpu::top_k::top_k_into(&queue, spec, pair, into)
     }
 
     /// Memory of someone else's on this card, `rows` rows of `dim` elements with `stride` from one to the next.

@@ -110,6 +110,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "score.cuh",
     "scores_test.cu",
     "top_k.cu",
+    "top_k_into.cu",
     "top_k_packed.cu",
     "walk.cuh",
     "wgmma.cuh",

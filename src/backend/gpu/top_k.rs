@@ -8,6 +8,8 @@
 //! In WGSL, canonical ranks wait until all keys of a chunk are scanned, or a pool overflows: until then keys are pending
 //! with the smallest ranks that they can have, whose n-th largest is a threshold as well.
 
+mod into;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -26,6 +28,8 @@ use crate::error::{Result, try_vec};
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
 use crate::spec::{Metric, NonFinite, Select, TopK};
+
+pub(crate) use into::{Places, top_k_into};
 
 /// Room of a pool beside the keys that are wanted, at least.
 const ROOM: usize = 1024;
@@ -121,6 +125,7 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
             kernels.extend(MatrixUnit::of(offers).map(|unit| variant.scan_packed(unit)));
         }
     }
+    kernels.extend(into::kernels(offers));
     kernels
 }
 
@@ -176,56 +181,21 @@ struct Block<Q: Queue> {
 
 pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> Result<Neighbours> {
     let queries = Side::new(queue, pair.queries);
-    let keys = Side::new(queue, pair.keys);
     let rows = queries.rows();
-    let wanted = Wanted::of(spec, keys.rows());
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
-    let all = wanted.hardest.saturating_add(wanted.drawn);
-    let draw = match spec.select {
-        Select::Hardest => 0,
-        Select::Uniform { .. } => 1,
-        Select::Softmax { .. } => 2,
-    };
-    let unit = MatrixUnit::of(queue.offers());
-    let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
-    let quarter = queue.limits().memory_bytes / 4;
-    let variant = Variant {
-        metric: spec.metric,
-        split: queries.split() || keys.split(),
-        lists: exclusions.has_lists(),
-        draw,
-        count: spec.count_rejected,
-        lanes: queue.offers().lanes,
-        choosers: choosers(queue.offers(), capacity),
-    };
-    let key_rows = (keys.rows_within(quarter) / TILE * TILE).max(TILE);
-    let pool_words = if draw == 0 { 2 } else { 3 };
-    let most_queries = if queue.offers().lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
-    let state_bytes = (capacity * pool_words * 4).max(UNSURE * 8 + 20).max(80) as u64;
-    let query_rows =
-        queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes)).min(most_queries);
+    let positive_scores;
+    let mut call = Call::new(queue, spec, pair, exclusions);
+    let query_rows = call.query_rows();
     let mut ready = match spec.nonfinite {
         NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
         NonFinite::Skip => None,
     };
-    let positive_scores = match &spec.positive_scores {
+    positive_scores = match &spec.positive_scores {
         Some(scores) => scores.clone(),
         None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
     };
-    let call = Call {
-        queue,
-        spec,
-        queries,
-        keys,
-        wanted,
-        exclusions,
-        positive_scores: &positive_scores,
-        variant,
-        capacity,
-        key_rows,
-        unit,
-    };
+    call.positive_scores = &positive_scores;
     let mut found = Found {
         best: Vec::new(),
         rejected: try_vec(Rejected::default(), if spec.count_rejected { rows } else { 0 }, "rejection counters")?,
@@ -281,7 +251,53 @@ struct Found {
     neighbours: Neighbours,
 }
 
-impl<Q: Queue + 'static> Call<'_, Q> {
+impl<'a, Q: Queue + 'static> Call<'a, Q> {
+    /// A call without positive scores, whose pools leave the room that they need as a rule.
+    fn new(queue: &'a Q, spec: &'a TopK, pair: Pair<'a>, exclusions: Exclusions<'a>) -> Self {
+        let queries = Side::new(queue, pair.queries);
+        let keys = Side::new(queue, pair.keys);
+        let wanted = Wanted::of(spec, keys.rows());
+        let all = wanted.hardest.saturating_add(wanted.drawn);
+        let draw = match spec.select {
+            Select::Hardest => 0,
+            Select::Uniform { .. } => 1,
+            Select::Softmax { .. } => 2,
+        };
+        let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
+        let variant = Variant {
+            metric: spec.metric,
+            split: queries.split() || keys.split(),
+            lists: exclusions.has_lists(),
+            draw,
+            count: spec.count_rejected,
+            lanes: queue.offers().lanes,
+            choosers: choosers(queue.offers(), capacity),
+        };
+        let key_rows = keys.rows_within(queue.limits().memory_bytes / 4);
+        Call {
+            queue,
+            spec,
+            wanted,
+            exclusions,
+            positive_scores: &[],
+            variant,
+            capacity,
+            key_rows: (key_rows / TILE * TILE).max(TILE),
+            unit: MatrixUnit::of(queue.offers()),
+            queries,
+            keys,
+        }
+    }
+
+    /// Queries of a block.
+    fn query_rows(&self) -> usize {
+        let offers = self.queue.offers();
+        let quarter = self.queue.limits().memory_bytes / 4;
+        let most_queries = if offers.lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
+        let state_bytes = (self.capacity * self.pool_words() * 4).max(UNSURE * 8 + 20).max(80) as u64;
+        self.queries.rows_within(quarter).min(rows_within(offers, quarter, state_bytes)).min(most_queries)
+    }
+
     /// Answers the queries of one block, which may be ready.
     fn block(&self, range: Range<usize>, ready: Option<Chunk<Q>>, found: &mut Found) -> Result<()> {
         let spec = self.spec;
@@ -367,8 +383,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
     }
 
     fn bounds(&self, query: usize) -> Bounds {
-        let positive = self.positive_scores[query];
-        Bounds::new(&self.spec.band, (!positive.is_nan()).then_some(positive))
+        let positive = self.positive_scores.get(query).filter(|score| !score.is_nan());
+        Bounds::new(&self.spec.band, positive.copied())
     }
 
     /// Scans one chunk of keys.
@@ -394,12 +410,17 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         self.steps(block, &keys, range.start - span.start, found)
     }
 
-    /// The gates of all queries of a block over a chunk whose largest norm is given.
-    fn gates(&self, block: &Block<Q>, largest: f64, span: &Range<usize>) -> Vec<Gate> {
-        let bound = match self.unit {
+    /// How far an approximate score of unit rows can lie from the canonical one.
+    fn bound(&self) -> f64 {
+        match self.unit {
             Some(_) => matrix_unit::error_bound(self.queries.dim(), self.variant.split),
             None => error_bound(self.queries.dim(), self.variant.split),
-        };
+        }
+    }
+
+    /// The gates of all queries of a block over a chunk whose largest norm is given.
+    fn gates(&self, block: &Block<Q>, largest: f64, span: &Range<usize>) -> Vec<Gate> {
+        let bound = self.bound();
         let gate = |(row, scale): (usize, &RowScale)| {
             let unit = Unit::new(self.spec.metric, bound, *scale, largest);
             let query = block.queries.start + row;
@@ -483,7 +504,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         self.prune(block, true)?;
         let state = self.state(block)?;
         let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
-        self.rescore(block, chunk, base, new)?;
+        self.rescore(block, chunk, base, new.div_ceil(RESCORE_THREADS))?;
         self.choose(block)?;
         block.kept = self.state(block)?;
         block.pending = false;
@@ -526,7 +547,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             }
             self.keep_state(block)?;
         } else if new > 0 {
-            self.rescore(block, &chunk.rows, base, new)?;
+            self.rescore(block, &chunk.rows, base, new.div_ceil(RESCORE_THREADS))?;
             self.choose(block)?;
             block.kept = self.state(block)?;
         }
@@ -606,14 +627,15 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         })
     }
 
-    /// Gives the keys that passed their canonical ranks; `new` of them a query at most.
-    fn rescore(&self, block: &Block<Q>, chunk: &Chunk<Q>, base: usize, new: u32) -> Result<()> {
+    /// Gives the keys that passed their canonical ranks, by `groups` workgroups a query. In WGSL there must be a thread for
+    /// each key that passed.
+    fn rescore(&self, block: &Block<Q>, chunk: &Chunk<Q>, base: usize, groups: u32) -> Result<()> {
         let rows = block.queries.rows;
         let number = chunk.start as u64;
         let [seed_low, seed_high] = self.seed();
         self.queue.launch(&Launch {
             kernel: &self.variant.rescore(),
-            groups: [new.div_ceil(RESCORE_THREADS), rows as u32, 1],
+            groups: [groups, rows as u32, 1],
             parameters: &[
                 0,
                 (chunk.padded / 4) as u32,

@@ -1,0 +1,187 @@
+//! Neighbours that stay on the card: what is left there, what is refused, and their graph.
+
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError};
+use half::f16;
+
+use super::fault::fault;
+use super::tests::open;
+use super::*;
+use crate::cuda::{NeighbourMemory, matrix, top_k_into};
+use crate::spec::{Bitset, Select};
+use crate::{Device, DeviceMatrix, Matrix, Neighbours};
+
+const QUERIES: usize = 9;
+const KEYS: usize = 2_300;
+const DIM: usize = 24;
+const K: usize = 5;
+
+fn words(error: DriverError) -> Error {
+    fault(error, "neighbours on the card")
+}
+
+/// Rows of few distinct elements, so that scores tie, one row of zeros and one that is not finite.
+fn data(rows: usize, seed: usize) -> Vec<f16> {
+    let mut data: Vec<f16> = (0..rows * DIM)
+        .map(|index| f16::from_f32(((index * 7919 + seed * 104_729) % 1013 % 9) as f32 / 4.0 - 1.0))
+        .collect();
+    data[DIM..2 * DIM].fill(f16::ZERO);
+    data[3 * DIM] = f16::NAN;
+    data
+}
+
+/// Rows and results on the card, all of the caller's.
+struct Call {
+    stream: Arc<CudaStream>,
+    device: Device,
+    rows: [CudaSlice<u16>; 2],
+    indices: CudaSlice<i64>,
+    scores: CudaSlice<f32>,
+    counts: CudaSlice<u32>,
+}
+
+impl Call {
+    fn new(limits: Limits) -> Result<Self> {
+        let stream = Cuda::context(0)?.new_stream().map_err(words)?;
+        let device = crate::cuda::open(&stream, limits)?;
+        let row = |rows| stream.alloc_zeros::<u16>(rows * DIM).map_err(words);
+        let rows = [row(QUERIES)?, row(KEYS)?];
+        let indices = stream.alloc_zeros(QUERIES * K).map_err(words)?;
+        let scores = stream.alloc_zeros(QUERIES * K).map_err(words)?;
+        let counts = stream.alloc_zeros(QUERIES).map_err(words)?;
+        Ok(Call { stream, device, rows, indices, scores, counts })
+    }
+
+    fn write(&mut self, seed: usize) -> Result<()> {
+        for (slice, rows) in self.rows.iter_mut().zip([QUERIES, KEYS]) {
+            let bits: Vec<u16> = data(rows, seed + rows).into_iter().map(f16::to_bits).collect();
+            self.stream.memcpy_htod(&bits, slice).map_err(words)?;
+        }
+        Ok(())
+    }
+
+    fn matrix(&self, side: usize) -> Result<DeviceMatrix> {
+        let (address, _) = self.rows[side].device_ptr(&self.stream);
+        // SAFETY: the slice holds the rows and outlives every matrix of this test.
+        unsafe { matrix(&self.device, address, Dtype::F16, [QUERIES, KEYS][side], DIM, DIM) }
+    }
+
+    fn run(&mut self, spec: &TopK) -> Result<()> {
+        let (queries, keys) = (self.matrix(0)?, self.matrix(1)?);
+        let into = NeighbourMemory {
+            indices: self.indices.device_ptr_mut(&self.stream).0,
+            scores: self.scores.device_ptr_mut(&self.stream).0,
+            counts: self.counts.device_ptr_mut(&self.stream).0,
+        };
+        // SAFETY: the slices have these sizes, live as long as the test, and nobody else uses them.
+        unsafe { top_k_into(&self.device, spec, &queries, &keys, into) }
+    }
+
+    /// What lies in the results: numbers, bits of scores, counts.
+    fn results(&self) -> Result<(Vec<i64>, Vec<u32>, Vec<usize>)> {
+        let indices = self.stream.clone_dtoh(&self.indices).map_err(words)?;
+        let scores = self.stream.clone_dtoh(&self.scores).map_err(words)?;
+        let counts = self.stream.clone_dtoh(&self.counts).map_err(words)?;
+        self.stream.synchronize().map_err(words)?;
+        Ok((indices, bits(&scores), counts.into_iter().map(|count| count as usize).collect()))
+    }
+}
+
+/// Bits of scores; all NaNs are one.
+fn bits(scores: &[f32]) -> Vec<u32> {
+    scores.iter().map(|score| if score.is_nan() { f32::NAN.to_bits() } else { score.to_bits() }).collect()
+}
+
+/// The processor's answer.
+fn expected(spec: &TopK, seed: usize) -> Result<(Vec<i64>, Vec<u32>, Vec<usize>)> {
+    let [queries, keys] =
+        [QUERIES, KEYS].map(|rows| Matrix::from_vec(data(rows, seed + rows), rows, DIM).expect("rows of this size"));
+    let spec = spec.clone().nonfinite(NonFinite::Skip);
+    let Neighbours { indices, scores, counts, .. } = Device::cpu().top_k(&spec, &queries, &keys)?;
+    Ok((indices, bits(&scores), counts))
+}
+
+fn specs() -> Vec<TopK> {
+    let mut out = Bitset::new(KEYS);
+    (0..KEYS).step_by(3).for_each(|key| out.insert(key));
+    let groups = |rows: usize| (0..rows).map(|row| (row % 4) as i64).collect::<Vec<i64>>();
+    let pairs = Lists::from_rows((0..QUERIES).map(|query| [query * 7, query * 7 + 2]));
+    vec![
+        TopK::new(K),
+        TopK::new(K).metric(Metric::Dot).exclude_self(0),
+        TopK::new(K).band(-0.2, 0.45).skip(3).exclude_groups(groups(QUERIES), groups(KEYS)),
+        TopK::new(K).metric(Metric::Dot).band(0.5, 6.0).exclude_keys(out).exclude_pairs(pairs),
+        TopK::new(K).margin(0.1).positive_scores((0..QUERIES).map(|query| 0.9 - query as f32 * 0.1).collect()),
+        // Fewer than k.
+        TopK::new(K).skip(KEYS - 4),
+    ]
+}
+
+#[test]
+fn neighbours_left_on_the_card_are_those_of_the_processor() -> Result<()> {
+    if open().is_none() {
+        return Ok(());
+    }
+    // So little memory that pools have no room to spare and keys come in several chunks and many steps.
+    for limits in [Limits::default(), Limits::default().memory_bytes(300_000)] {
+        let mut call = Call::new(limits)?;
+        call.write(1)?;
+        for spec in specs() {
+            call.run(&spec)?;
+            assert_eq!(call.results()?, expected(&spec, 1)?, "{spec:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_needs_the_host_is_refused_and_the_next_call_is_right() -> Result<()> {
+    if open().is_none() {
+        return Ok(());
+    }
+    let mut call = Call::new(Limits::default())?;
+    call.write(2)?;
+    let refused = [
+        TopK::new(K).count_rejected(true),
+        TopK::new(K).select(Select::Uniform { seed: 1 }),
+        TopK::new(K).positives(crate::spec::Positives::Aligned).margin(0.1),
+    ];
+    for spec in refused {
+        assert!(matches!(call.run(&spec), Err(Error::Unsupported { .. })), "{spec:?}");
+    }
+    let (queries, keys) = (call.matrix(0)?, call.matrix(1)?);
+    let into = NeighbourMemory { indices: 4100, scores: 4096, counts: 4096 };
+    // SAFETY: refused before an address is used.
+    let run = |device: &Device, into| unsafe { top_k_into(device, &TopK::new(K), &queries, &keys, into) };
+    assert!(matches!(run(&call.device, into), Err(Error::Shape { argument: "into", .. })));
+    let into = NeighbourMemory { indices: 4096, ..into };
+    assert!(matches!(run(&Device::cpu(), into), Err(Error::Unsupported { .. })));
+    let without_stream = Device::open("cuda", Limits::default())?;
+    assert!(matches!(run(&without_stream, into), Err(Error::Unsupported { .. })));
+    call.run(&TopK::new(K))?;
+    assert_eq!(call.results()?, expected(&TopK::new(K), 2)?);
+    Ok(())
+}
+
+#[test]
+fn captured_neighbours_are_those_of_the_rows_that_are_there_then() -> Result<()> {
+    if open().is_none() || !library::driver_has("cuStreamBeginCapture_v2") {
+        return Ok(());
+    }
+    let spec = specs().swap_remove(2);
+    let mut call = Call::new(Limits::default())?;
+    call.write(1)?;
+    // What is compiled and loaded at first use cannot be captured.
+    call.run(&spec)?;
+    call.stream.synchronize().map_err(words)?;
+    call.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(words)?;
+    call.run(&spec)?;
+    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = call.stream.end_capture(flags).map_err(words)?.expect("the call was captured");
+    for seed in [3, 4] {
+        call.write(seed)?;
+        graph.launch().map_err(words)?;
+        assert_eq!(call.results()?, expected(&spec, seed)?, "{seed}");
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! `top_k` whose results stay on the device: nothing is read and nothing waited for, so the call may be queued behind
+//! other work and captured in a graph.
+//!
+//! The walk is that of [`super`], with pools so large that no step can overflow: a step is never longer than the room
+//! that is left. What the host would have made of the rows' scales (gates, factors of keys) the device makes for itself.
+
+use super::super::exclusions::Exclusions;
+use super::super::pairs::metric_code;
+use super::super::scan::Gate;
+use super::super::source::Language;
+use super::super::{Kernel, Launch, Offers, Queue, Slice, TILE};
+use super::{Block, Call, Keys, ROOM, SPAN_KEYS, STATE_WORDS};
+use crate::backend::Pair;
+use crate::error::{Error, Result};
+use crate::plan::{at_least_one_piece, pieces};
+use crate::spec::{Metric, Select, TopK};
+use std::ops::Range;
+
+const THREADS: u32 = 64;
+/// Keys that are looked at against what was seen before: each step lets a few times as many pass as are wanted.
+const GROWTH: usize = 8;
+/// The share of the memory that pools may take, and how much at most.
+const POOL_SHARE: u64 = 16;
+const MOST_POOL_BYTES: u64 = 8 << 30;
+/// Workgroups that rescore, over all queries, about.
+const RESCORE_GROUPS: usize = 1 << 14;
+
+/// The kernels of this file.
+pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
+    match offers.language {
+        Language::Cuda => ["find_longest", "describe_keys", "describe_queries", "write_best"].map(kernel).to_vec(),
+        Language::Wgsl => Vec::new(),
+    }
+}
+
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel { file: "top_k_into", entry, constants: vec![("LISTS", 0)], threads: [THREADS, 1] }
+}
+
+/// Where the results go: `rows × k` numbers of keys (i64), as many scores (f32), and a count (u32) a query.
+pub(crate) struct Places<'a, Q: Queue> {
+    pub(crate) indices: &'a Q::Buffer,
+    pub(crate) scores: &'a Q::Buffer,
+    pub(crate) counts: &'a Q::Buffer,
+}
+
+/// Submits the work. Rows that are not finite are left out.
+pub(crate) fn top_k_into<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair, into: Places<Q>) -> Result<()> {
+    supported(spec, pair.keys.rows())?;
+    let rows = pair.queries.rows();
+    let positives = spec.positives.to_lists(rows, spec.first_query);
+    let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
+    let mut call = Call::new(queue, spec, pair, exclusions);
+    call.positive_scores = spec.positive_scores.as_deref().unwrap_or_default();
+    let query_rows = call.query_rows().min(rows.max(1));
+    call.widen_pools(query_rows);
+    let bound = call.bound();
+    let largest = queue.allocate(8, "the largest norm of the keys")?;
+    for range in pieces(rows, query_rows) {
+        Walk { call: &call, bound, largest: &largest }.block(range, &into)?;
+    }
+    Ok(())
+}
+
+/// What the device cannot do without the host.
+fn supported(spec: &TopK, keys: usize) -> Result<()> {
+    let relative = spec.band.margin.is_some() || spec.band.ratio.is_some();
+    let what = match () {
+        () if spec.select != Select::Hardest => "drawn keys",
+        () if spec.count_rejected => "counted rejections",
+        () if relative && spec.positive_scores.is_none() => {
+            "margin and ratio without `positive_scores`, which the host would compute,"
+        }
+        () if keys > SPAN_KEYS => "more than 2³¹ keys",
+        () if spec.k > SPAN_KEYS => "k above 2³¹",
+        () => return Ok(()),
+    };
+    Err(Error::Unsupported { device: "cuda".to_owned(), what: format!("{what} in results that stay on the card") })
+}
+
+impl<Q: Queue + 'static> Call<'_, Q> {
+    /// Gives the pools of `query_rows` queries all the room that memory allows.
+    fn widen_pools(&mut self, query_rows: usize) {
+        let bytes = (self.queue.limits().memory_bytes / POOL_SHARE).min(MOST_POOL_BYTES);
+        let room = usize::try_from(bytes).unwrap_or(usize::MAX) / (query_rows * self.pool_words() * 4);
+        let all = self.wanted.hardest + self.wanted.drawn;
+        self.capacity = self.capacity.max(all.saturating_add(room).min(self.keys.rows().min(SPAN_KEYS)));
+    }
+
+    /// Keys that a step may have so that no pool can overflow.
+    fn safe_step(&self) -> usize {
+        let all = self.wanted.hardest + self.wanted.drawn;
+        match self.capacity >= self.keys.rows() {
+            true => SPAN_KEYS,
+            false => (self.capacity - all) / TILE * TILE,
+        }
+    }
+}
+
+/// One walk of some queries over the keys.
+struct Walk<'a, 'c, Q: Queue> {
+    call: &'a Call<'c, Q>,
+    /// How far an approximate score of unit rows can lie from the canonical one.
+    bound: f64,
+    /// The largest norm of a chunk's keys, where scores are dot products.
+    largest: &'a Q::Buffer,
+}
+
+impl<Q: Queue + 'static> Walk<'_, '_, Q> {
+    fn block(&self, range: Range<usize>, into: &Places<Q>) -> Result<()> {
+        let call = self.call;
+        let span = 0..call.keys.rows();
+        let block = call.new_block(call.queries.chunk(range.clone())?, range, &span)?;
+        if call.wanted.hardest > 0 {
+            for keys in at_least_one_piece(span.len(), call.key_rows).filter(|keys| !keys.is_empty()) {
+                let keys = self.keys(keys)?;
+                self.describe_queries(&block, &span)?;
+                self.steps(&block, &keys)?;
+            }
+        }
+        self.write_best(&block, into)
+    }
+
+    /// A chunk of keys with their factors.
+    fn keys(&self, range: Range<usize>) -> Result<Keys<Q>> {
+        let (call, queue) = (self.call, self.call.queue);
+        let rows = call.keys.chunk(range)?;
+        let columns = queue.allocate((rows.rows * 8) as u64, "factors of keys")?;
+        let rules = &call.spec.exclude;
+        let given = rules.keys.is_some() || rules.groups.is_some();
+        if given {
+            let marks = super::columns(&rows, Metric::Cosine, 1.0, &call.exclusions);
+            queue.write(&columns, 0, bytemuck::cast_slice(&marks))?;
+        }
+        let launch = |entry| {
+            queue.launch(&Launch {
+                kernel: &kernel(entry),
+                groups: [(rows.rows as u32).div_ceil(THREADS), 1, 1],
+                parameters: &[rows.rows as u32, u32::from(given), metric_code(call.spec.metric)],
+                buffers: &[rows.words(), call.whole(&columns, rows.rows * 8), call.whole(self.largest, 8)],
+                first_group: None,
+            })
+        };
+        queue.clear(call.whole(self.largest, 8))?;
+        if call.spec.metric == Metric::Dot {
+            launch("find_longest")?;
+        }
+        launch("describe_keys")?;
+        Ok(Keys { packed: call.pack(&rows)?, rows, columns })
+    }
+
+    /// Makes the gates, of which the host knows what does not depend on the rows.
+    fn describe_queries(&self, block: &Block<Q>, span: &Range<usize>) -> Result<()> {
+        let (call, rows) = (self.call, block.queries.rows);
+        call.queue.write(&block.gates, 0, bytemuck::cast_slice(&call.gates(block, 1.0, span)))?;
+        let bound = self.bound.to_bits();
+        call.queue.launch(&Launch {
+            kernel: &kernel("describe_queries"),
+            groups: [(rows as u32).div_ceil(THREADS), 1, 1],
+            parameters: &[rows as u32, metric_code(call.spec.metric), bound as u32, (bound >> 32) as u32],
+            buffers: &[
+                block.queries.words(),
+                call.whole(self.largest, 8),
+                call.whole(&block.gates, rows * size_of::<Gate>()),
+            ],
+            first_group: None,
+        })
+    }
+
+    /// Walks the keys of a chunk.
+    fn steps(&self, block: &Block<Q>, chunk: &Keys<Q>) -> Result<()> {
+        let call = self.call;
+        let (base, least, most) = (chunk.rows.start, (2 * call.wanted.hardest).max(ROOM), call.safe_step());
+        let groups = (RESCORE_GROUPS / block.queries.rows).clamp(4, 64) as u32;
+        let mut at = 0;
+        while at < chunk.rows.rows {
+            let step = (base + at).saturating_mul(GROWTH).max(least).next_multiple_of(TILE).min(most);
+            let end = chunk.rows.rows.min(at + step);
+            call.scan(block, chunk, base, at..end)?;
+            call.rescore(block, &chunk.rows, base, groups)?;
+            call.choose(block)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn write_best(&self, block: &Block<Q>, into: &Places<Q>) -> Result<()> {
+        let (call, rows) = (self.call, block.queries.rows);
+        let all = call.queries.rows();
+        let slots = all * call.spec.k;
+        let skip = call.spec.skip.min(call.keys.rows());
+        let room = call.wanted.hardest.max(call.spec.k) as u32;
+        call.queue.launch(&Launch {
+            kernel: &kernel("write_best"),
+            groups: [room.div_ceil(THREADS).clamp(1, 1024), rows as u32, 1],
+            parameters: &[block.queries.start as u32, call.capacity as u32, skip as u32, call.spec.k as u32],
+            buffers: &[
+                call.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: call.pool_bytes(rows) },
+                call.whole(into.indices, slots * 8),
+                call.whole(into.scores, slots * 4),
+                call.whole(into.counts, all * 4),
+            ],
+            first_group: None,
+        })
+    }
+}
