@@ -3,11 +3,10 @@
 // Maths: lane l of sixteen sums the products of elements l, l + 16, … in order; where a row is f32, each element counts
 // as two parts of 12 bits, their products in the order high·high, high·low, low·high, low·low; then lanes are added
 // pairwise at distance 8, 4, 2, 1. All products are exact, so it does not matter whether they are fused with the sums.
-// Memory: `queries` and `keys`, row after row of `vectors` vectors of four elements each.
-// Constants: SPLIT, 1 where a row of either side is f32.
+// Memory: rows of `vectors` vectors of four elements each. `split`: whether a row of either side is f32.
 
-__device__ __forceinline__ float add_product(float sum, float x, float y) {
-    if (SPLIT == 0u) {
+__device__ __forceinline__ float add_product(unsigned split, float sum, float x, float y) {
+    if (split == 0u) {
         return sum + x * y;
     }
     float x_high = high_part(x);
@@ -21,26 +20,8 @@ __device__ __forceinline__ float add_product(float sum, float x, float y) {
     return sum;
 }
 
-__device__ __forceinline__ float
-canonical_dot(const Four *queries, const Four *keys, unsigned query, unsigned key, unsigned vectors) {
-    float sums[16];
-#pragma unroll
-    for (unsigned lane = 0u; lane < 16u; lane++) {
-        sums[lane] = 0.0f;
-    }
-    const Four *x = queries + query * vectors;
-    const Four *y = keys + key * vectors;
-    for (unsigned i = 0u; i < vectors; i += 4u) {
-#pragma unroll
-        for (unsigned j = 0u; j < 4u; j++) {
-            Four a = x[i + j];
-            Four b = y[i + j];
-            sums[4u * j] = add_product(sums[4u * j], a.x, b.x);
-            sums[4u * j + 1u] = add_product(sums[4u * j + 1u], a.y, b.y);
-            sums[4u * j + 2u] = add_product(sums[4u * j + 2u], a.z, b.z);
-            sums[4u * j + 3u] = add_product(sums[4u * j + 3u], a.w, b.w);
-        }
-    }
+/// Lanes added pairwise.
+__device__ __forceinline__ float joined_lanes(float (&sums)[16]) {
 #pragma unroll
     for (unsigned distance = 8u; distance > 0u; distance /= 2u) {
 #pragma unroll
@@ -49,4 +30,24 @@ canonical_dot(const Four *queries, const Four *keys, unsigned query, unsigned ke
         }
     }
     return sums[0];
+}
+
+__device__ __forceinline__ float canonical_dot(unsigned split, const Four *x, const Four *y, unsigned vectors) {
+    float sums[16];
+#pragma unroll
+    for (unsigned lane = 0u; lane < 16u; lane++) {
+        sums[lane] = 0.0f;
+    }
+    for (unsigned i = 0u; i < vectors; i += 4u) {
+#pragma unroll
+        for (unsigned j = 0u; j < 4u; j++) {
+            Four a = x[i + j];
+            Four b = y[i + j];
+            sums[4u * j] = add_product(split, sums[4u * j], a.x, b.x);
+            sums[4u * j + 1u] = add_product(split, sums[4u * j + 1u], a.y, b.y);
+            sums[4u * j + 2u] = add_product(split, sums[4u * j + 2u], a.z, b.z);
+            sums[4u * j + 3u] = add_product(split, sums[4u * j + 3u], a.w, b.w);
+        }
+    }
+    return joined_lanes(sums);
 }

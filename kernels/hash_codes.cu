@@ -44,10 +44,12 @@ hash_codes(
     }
     unsigned row = item / parameters.words;
     unsigned first = item % parameters.words * 32u;
+    unsigned vectors = parameters.vectors;
     float inverse = query_scales[row].inverse;
     unsigned word = 0u;
     for (unsigned bit = 0u; bit < 32u; bit++) {
-        float projected = canonical_dot(queries, keys, row, first + bit, parameters.vectors) * inverse;
+        const Four *projection = keys + (first + bit) * vectors;
+        float projected = canonical_dot(SPLIT, queries + row * vectors, projection, vectors) * inverse;
         word |= projected >= thresholds[first + bit] ? 1u << bit : 0u;
     }
     codes[item] = word;

@@ -2,6 +2,7 @@
 // (info_nce_negatives.cuh): the block at hand, its canonical scores, and who strikes whom out.
 
 #include "info_nce_common.cuh"
+#include "canonical.cuh"
 
 #define MASKED -3.4e38f
 
@@ -20,53 +21,16 @@ struct Block {
     const unsigned *index;
     const unsigned *state;
 
-    __device__ __forceinline__ float add_product(float sum, float x, float y) {
-        if (parameters.split == 0u) {
-            return sum + x * y;
-        }
-        float x_high = high_part(x);
-        float y_high = high_part(y);
-        float x_low = low_part(x, x_high);
-        float y_low = low_part(y, y_high);
-        sum += x_high * y_high;
-        sum += x_high * y_low;
-        sum += x_low * y_high;
-        sum += x_low * y_low;
-        return sum;
-    }
-
     // The canonical score of a line and a column. Between a query and a key the query comes first.
     __device__ __forceinline__ float canonical_score(unsigned line, unsigned column) {
         bool swapped = parameters.direction == KQ;
         unsigned words = parameters.width / 4u;
         const Four *first = swapped ? right + (size_t)column * words : left + (size_t)line * words;
         const Four *second = swapped ? left + (size_t)line * words : right + (size_t)column * words;
-        float sums[16];
-#pragma unroll
-        for (unsigned lane = 0u; lane < 16u; lane++) {
-            sums[lane] = 0.0f;
-        }
-        for (unsigned at = 0u; at < words; at += 4u) {
-#pragma unroll
-            for (unsigned lane = 0u; lane < 4u; lane++) {
-                Four x = first[at + lane];
-                Four y = second[at + lane];
-                sums[4u * lane] = add_product(sums[4u * lane], x.x, y.x);
-                sums[4u * lane + 1u] = add_product(sums[4u * lane + 1u], x.y, y.y);
-                sums[4u * lane + 2u] = add_product(sums[4u * lane + 2u], x.z, y.z);
-                sums[4u * lane + 3u] = add_product(sums[4u * lane + 3u], x.w, y.w);
-            }
-        }
-#pragma unroll
-        for (unsigned distance = 8u; distance > 0u; distance /= 2u) {
-#pragma unroll
-            for (unsigned lane = 0u; lane < distance; lane++) {
-                sums[lane] += sums[lane + distance];
-            }
-        }
+        float dot = canonical_dot(parameters.split, first, second, words);
         Scale x = left_rows[line];
         Scale y = right_rows[column];
-        return finish_score(parameters.metric, sums[0], swapped ? y : x, swapped ? x : y);
+        return finish_score(parameters.metric, dot, swapped ? y : x, swapped ? x : y);
     }
 
     // How far a score of a tile can lie from the canonical one.

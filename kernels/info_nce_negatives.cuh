@@ -230,17 +230,7 @@ struct LossTile : Block {
 
 __device__ __forceinline__ Walk
 walk_of(const PackedParameters &parameters, const unsigned char *queries, const unsigned char *keys) {
-    Walk walk;
-    walk.queries = queries;
-    walk.keys = keys;
-    walk.blocks = parameters.blocks;
-    walk.query_blocks = parameters.blocks;
-    walk.key_blocks = parameters.blocks;
-    walk.query_tile = blockIdx.x;
-    unsigned end = (parameters.loss.block_columns + TILE_COLUMNS - 1u) / TILE_COLUMNS;
-    walk.first = smaller(blockIdx.y * parameters.tiles, end);
-    walk.tiles = smaller(end - walk.first, parameters.tiles);
-    return walk;
+    return walk_part(queries, keys, parameters.blocks, 0u, parameters.loss.block_columns, parameters.tiles);
 }
 
 #define SET_BLOCK(EPILOGUE)                   \

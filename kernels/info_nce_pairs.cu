@@ -1,4 +1,5 @@
 #include "info_nce_common.cuh"
+#include "canonical.cuh"
 
 // Pairs that are looked at one by one: each query with its positives, and with the extra keys listed for it.
 //
@@ -31,18 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS_X * THREADS_Y) score_pairs(
         for (unsigned i = threadIdx.x; i < parameters.width; i += 16u) {
             float x = left[(size_t)pair * parameters.width + i];
             float y = right[(size_t)pair * parameters.width + i];
-            if (parameters.split == 1u) {
-                float x_high = high_part(x);
-                float y_high = high_part(y);
-                float x_low = low_part(x, x_high);
-                float y_low = low_part(y, y_high);
-                sum += x_high * y_high;
-                sum += x_high * y_low;
-                sum += x_low * y_high;
-                sum += x_low * y_low;
-            } else {
-                sum += x * y;
-            }
+            sum = add_product(parameters.split, sum, x, y);
         }
     }
     unsigned at = threadIdx.y * 16u + threadIdx.x;

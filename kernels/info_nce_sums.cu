@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS_X) describe(
     anchors[item] = anchor;
 }
 
-// As `joined` of info_nce_reduce.cu.
+// As `joined` of info_nce_partials.cuh.
 __device__ __forceinline__ Partial join(Partial a, Partial b, float slope) {
     if (b.count == 0.0f) {
         return a;

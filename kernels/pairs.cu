@@ -29,6 +29,7 @@ score_pairs(
     }
     unsigned query = pairs[2u * index];
     unsigned key = pairs[2u * index + 1u];
-    float dot = canonical_dot(queries, keys, query, key, parameters.vectors);
+    unsigned vectors = parameters.vectors;
+    float dot = canonical_dot(SPLIT, queries + query * vectors, keys + key * vectors, vectors);
     scores[index] = finish_score(METRIC, dot, query_scales[query], key_scales[key]);
 }

@@ -39,11 +39,12 @@ rescore(
     unsigned row = blockIdx.y;
     unsigned end = smaller(state[4u * row + 2u], parameters.capacity);
     const Gate &gate = gates[row];
+    unsigned vectors = parameters.vectors;
     unsigned first = state[4u * row + 3u] + (blockIdx.x + parameters.first_group) * THREADS_X + threadIdx.x;
     for (unsigned place = first; place < end; place += gridDim.x * THREADS_X) {
         unsigned *at = pool + (size_t)row * parameters.capacity * POOL_WORDS + place;
         unsigned column = *at - parameters.base;
-        float dot = canonical_dot(queries, keys, row, column, parameters.vectors);
+        float dot = canonical_dot(SPLIT, queries + row * vectors, keys + column * vectors, vectors);
         float score = finish_score(METRIC, dot, query_scales[row], key_scales[column]);
         unsigned rank = ordered(score);
         bool inside = rank >= gate.band_lo && rank <= gate.band_hi;

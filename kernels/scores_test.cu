@@ -32,16 +32,8 @@ struct WriteScores {
 
 extern "C" __global__ void __launch_bounds__(THREADS_X, 1)
 write_scores(TestParameters parameters, const unsigned char* queries, const unsigned char* keys, float* out) {
-    Walk walk;
-    walk.queries = queries;
-    walk.keys = keys;
-    walk.blocks = parameters.blocks;
-    walk.query_blocks = parameters.blocks;
-    walk.key_blocks = parameters.blocks;
-    walk.query_tile = blockIdx.x;
-    walk.first = blockIdx.y * parameters.tiles;
-    unsigned left = parameters.all_tiles - walk.first;
-    walk.tiles = left < parameters.tiles ? left : parameters.tiles;
+    unsigned end = parameters.all_tiles * TILE_COLUMNS;
+    Walk walk = walk_part(queries, keys, parameters.blocks, 0u, end, parameters.tiles);
     WriteScores epilogue = {out, (size_t)blockIdx.x * TILE_ROWS, parameters.columns};
     walk_tiles(walk, epilogue);
 }

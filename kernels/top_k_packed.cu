@@ -160,16 +160,9 @@ extern "C" __global__ void __launch_bounds__(THREADS_X, 1) scan_packed(
     unsigned *unsure
 ) {
     // Both groups of a cluster walk the same tiles, whether their queries exist or not.
-    Walk walk;
-    walk.queries = queries;
-    walk.keys = keys;
-    walk.blocks = parameters.blocks;
-    walk.query_blocks = parameters.blocks;
-    walk.key_blocks = parameters.blocks;
-    walk.query_tile = blockIdx.x;
-    unsigned end = (parameters.scan.end + TILE_COLUMNS - 1u) / TILE_COLUMNS;
-    walk.first = smaller(parameters.scan.first / TILE_COLUMNS + blockIdx.y * parameters.tiles, end);
-    walk.tiles = smaller(end - walk.first, parameters.tiles);
+    Walk walk = walk_part(
+        queries, keys, parameters.blocks, parameters.scan.first, parameters.scan.end, parameters.tiles
+    );
     GateScores epilogue = {parameters.scan, gates, columns, tables, state, pool, unsure, blockIdx.x * TILE_ROWS};
     if (threadIdx.x < SCORING_THREADS) {
         epilogue.set_floors();

@@ -2,6 +2,7 @@
 //
 // Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack.cuh).
 
+#include "score.cuh"
 #include "blocks.cuh"
 
 /// Queries of a tile.
@@ -22,6 +23,29 @@ struct Walk {
     unsigned first;
     unsigned tiles;
 };
+
+/// The walk of a group over one part of the tiles that the columns from `first` to `end` lie in, each part `tiles` tiles
+/// but the last; parts in y of the grid, tiles of queries in x. Rows of both sides have `blocks` blocks.
+__device__ __forceinline__ Walk walk_part(
+    const unsigned char* queries,
+    const unsigned char* keys,
+    unsigned blocks,
+    unsigned first,
+    unsigned end,
+    unsigned tiles
+) {
+    Walk walk;
+    walk.queries = queries;
+    walk.keys = keys;
+    walk.blocks = blocks;
+    walk.query_blocks = blocks;
+    walk.key_blocks = blocks;
+    walk.query_tile = blockIdx.x;
+    unsigned end_tile = (end + TILE_COLUMNS - 1u) / TILE_COLUMNS;
+    walk.first = smaller(first / TILE_COLUMNS + blockIdx.y * tiles, end_tile);
+    walk.tiles = smaller(end_tile - walk.first, tiles);
+    return walk;
+}
 
 /// Products that make a score: of two parts each, high · high, high · low, low · high.
 #define PRODUCTS (QUERY_PARTS * KEY_PARTS == 4u ? 3u : QUERY_PARTS * KEY_PARTS)
