@@ -157,6 +157,10 @@ impl Queue for CudaQueue {
         Buffer::new(self.lane(), bytes, what)
     }
 
+    fn is_aligned(&self, buffer: &Buffer, bytes: u64) -> bool {
+        buffer.address().is_multiple_of(bytes)
+    }
+
     fn write(&self, to: &Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
         within(to, offset_bytes, bytes.len() as u64);
         self.begin()?;

@@ -185,3 +185,60 @@ fn captured_neighbours_are_those_of_the_rows_that_are_there_then() -> Result<()>
     }
     Ok(())
 }
+
+/// Some rows with ties, zeros and NaN; the answer of the processor, and of the card where its keys stay there.
+fn few(dim: usize, stride: usize, queries: usize, keys: usize, spec: &TopK) -> Result<(Neighbours, Neighbours, bool)> {
+    let element = |seed: usize| move |index: usize| ((index * 7919 + seed * 104_729) % 1013 % 23) as f32 / 9.0 - 1.2;
+    let halves = |seed: usize, len: usize| (0..len).map(element(seed)).map(f16::from_f32).collect::<Vec<f16>>();
+    let (query_data, mut key_data) = (halves(1, queries * dim), halves(2, keys * stride));
+    for (row, value) in [(5, f16::ZERO), (keys / 2, f16::ZERO), (keys - 1, f16::INFINITY)] {
+        key_data[row * stride..][..dim].fill(value);
+    }
+    // A row of large and one of small elements, and one of both.
+    key_data[7 * stride..][..dim].fill(f16::MAX);
+    key_data[8 * stride..][..dim].fill(f16::from_bits(1));
+    key_data[9 * stride..][..dim / 2].fill(f16::from_bits(3));
+    let queries = Matrix::from_vec(query_data, queries, dim)?;
+    let host = Matrix::strided(&key_data, keys, dim, stride)?;
+    let expected = Device::cpu().top_k(spec, &queries, &host)?;
+    let cuda = Cuda::open(0, Limits::default())?;
+    let stream = cuda.calls.card.context.new_stream().map_err(words)?;
+    let bits: Vec<u16> = key_data.iter().map(|value| value.to_bits()).collect();
+    let slice = stream.clone_htod(&bits).map_err(words)?;
+    let device = crate::cuda::open(&stream, Limits::default())?;
+    let (address, _guard) = slice.device_ptr(&stream);
+    // SAFETY: the slice holds the rows and outlives the matrix.
+    let matrix = unsafe { matrix(&device, address, Dtype::F16, keys, dim, stride) }?;
+    let queue = cuda.queue()?;
+    let raw = gpu::top_k::reads_keys_once(&queue, spec, Pair { queries: &queries, keys: &matrix });
+    Ok((expected, device.top_k(spec, &queries, &matrix)?, raw))
+}
+
+#[test]
+fn few_queries_over_keys_as_they_were_given() -> Result<()> {
+    let Some(cuda) = open() else { return Ok(()) };
+    let has_unit = gpu::matrix_unit::MatrixUnit::of(&cuda.calls.card.offers).is_some();
+    let groups = |rows: usize| (0..rows).map(|row| (row % 3) as i64).collect::<Vec<i64>>();
+    for (dim, stride, queries, keys, rest) in [
+        (8, 8, 1, 40, TopK::new(3)),
+        (72, 72, 9, 1_500, TopK::new(5).metric(Metric::Dot).exclude_self(2)),
+        (200, 208, 33, 1_100, TopK::new(40).band(-0.1, 0.6).exclude_groups(groups(33), groups(1_100))),
+        (64, 64, 64, 1_200, TopK::new(1_300)),
+        (1_032, 1_032, 40, 70, TopK::new(2).metric(Metric::Dot).band(-4e4, 3e4).skip(1)),
+    ] {
+        let spec = rest.nonfinite(NonFinite::Skip);
+        let (expected, found, raw) = few(dim, stride, queries, keys, &spec)?;
+        assert_eq!(raw, has_unit, "{dim}");
+        assert_eq!(found.indices, expected.indices, "{dim} {queries} {keys}");
+        assert_eq!(bits(&found.scores), bits(&expected.scores), "{dim} {queries} {keys}");
+        assert_eq!((found.counts, found.special), (expected.counts, expected.special), "{dim} {queries} {keys}");
+    }
+    // Rows that are no multiple of eight elements are packed, and so are many queries.
+    let (expected, found, raw) = few(12, 20, 3, 90, &TopK::new(4).nonfinite(NonFinite::Skip))?;
+    assert!(!raw && found.indices == expected.indices);
+    // What is wrong is named.
+    match few(16, 16, 2, 77, &TopK::new(4)) {
+        Err(Error::NonFinite { matrix: "keys", row: 76 }) => Ok(()),
+        other => panic!("{:?}", other.map(|(_, found, _)| found)),
+    }
+}

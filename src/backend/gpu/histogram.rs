@@ -154,7 +154,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             return Ok(());
         }
         let largest = largest_norm(&chunk, self.spec.exclude.keys.as_deref());
-        let columns = columns(&chunk, self.spec.metric, largest, &self.exclusions);
+        let columns = columns(chunk.start, &chunk.scales, self.spec.metric, largest, &self.exclusions);
         let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
         self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;

@@ -43,6 +43,10 @@ pub(crate) trait Queue: Sized {
     }
     /// Memory with unspecified content. `what` names it where it cannot be had.
     fn allocate(&self, bytes: u64, what: &'static str) -> Result<Self::Buffer>;
+    /// Whether a buffer begins at a multiple of `bytes` bytes of the device's memory; false where nobody can say.
+    fn is_aligned(&self, _buffer: &Self::Buffer, _bytes: u64) -> bool {
+        false
+    }
     /// Copies from the host, which may reuse `bytes` at once.
     fn write(&self, to: &Self::Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()>;
     /// Copies to the host; waits for all work before it.

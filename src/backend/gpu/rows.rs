@@ -115,6 +115,15 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         self.rows.dim()
     }
 
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.rows.dtype()
+    }
+
+    /// The rows where they stay on this device.
+    pub(crate) fn stored(&self) -> Option<&'a Stored<Q>> {
+        self.stored
+    }
+
     /// Whether rows of this side have a low part.
     pub(crate) fn split(&self) -> bool {
         self.rows.dtype() == Dtype::F32
@@ -297,6 +306,24 @@ impl<Q: Queue + 'static> Stored<Q> {
         let device = queue.device();
         let (pieces, piece_rows) = (vec![buffer], rows.max(1));
         Stored { device, call, pieces, piece_rows, rows, dim, dtype, stride, first, adopted: true }
+    }
+
+    /// Whether every row begins at a multiple of `elements` elements of memory and has a multiple of them.
+    pub(crate) fn in_chunks(&self, queue: &Q, elements: usize) -> bool {
+        let sizes = [self.first, self.stride, self.dim].iter().all(|size| size.is_multiple_of(elements));
+        let bytes = (elements * self.dtype.bytes()) as u64;
+        sizes && self.pieces.iter().all(|piece| queue.is_aligned(piece, bytes))
+    }
+
+    /// The pieces: number, rows.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        pieces(self.rows, self.piece_rows).enumerate()
+    }
+
+    /// A piece as it was given: its memory, the element that its row 0 starts at, elements from one row to the next.
+    pub(crate) fn piece(&self, piece: usize) -> (Slice<'_, Q>, usize, usize) {
+        let slice = Slice { buffer: &self.pieces[piece], offset_bytes: 0, bytes: self.piece_bytes(piece) };
+        (slice, self.first, self.stride)
     }
 
     /// The parts of a range that lie in one piece each: piece, its first row, the range's rows.

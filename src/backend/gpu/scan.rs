@@ -47,16 +47,17 @@ pub(super) fn largest_norm<Q: super::Queue>(chunk: &Chunk<Q>, excluded: Option<&
     chunk.scales.iter().enumerate().filter(kept).map(|(_, scale)| scale.norm()).fold(0.0, f64::max)
 }
 
-/// The words of scan.wgsl's `columns` for a chunk of keys.
-pub(super) fn columns<Q: super::Queue>(
-    chunk: &Chunk<Q>,
+/// The words of scan.wgsl's `columns` for keys from `first` on.
+pub(super) fn columns(
+    first: usize,
+    scales: &[RowScale],
     metric: Metric,
     largest_norm: f64,
     exclusions: &Exclusions,
 ) -> Vec<[u32; 2]> {
     let excluded = exclusions.rules.keys.as_deref();
     let column = |(row, scale): (usize, &RowScale)| {
-        let key = chunk.start + row;
+        let key = first + row;
         if !scale.finite || excluded.is_some_and(|set| set.contains(key)) {
             return [NONE, NONE];
         }
@@ -67,7 +68,7 @@ pub(super) fn columns<Q: super::Queue>(
         };
         [factor.to_bits(), exclusions.key_group(key)]
     };
-    chunk.scales.iter().enumerate().map(column).collect()
+    scales.iter().enumerate().map(column).collect()
 }
 
 /// From approximate scores of one query to canonical ones.

@@ -8,6 +8,7 @@
 //! In WGSL, canonical ranks wait until all keys of a chunk are scanned, or a pool overflows: until then keys are pending
 //! with the smallest ranks that they can have, whose n-th largest is a threshold as well.
 
+mod few;
 mod into;
 
 use std::collections::HashSet;
@@ -29,6 +30,7 @@ use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
 use crate::spec::{Metric, NonFinite, Select, TopK};
 
+use few::Few;
 pub(crate) use into::{Places, top_k_into};
 
 /// Room of a pool beside the keys that are wanted, at least.
@@ -125,6 +127,7 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
             kernels.extend(MatrixUnit::of(offers).map(|unit| variant.scan_packed(unit)));
         }
     }
+    kernels.extend(few::kernels(offers));
     kernels.extend(into::kernels(offers));
     kernels
 }
@@ -155,8 +158,10 @@ struct Call<'a, Q: Queue> {
     capacity: usize,
     /// Keys that are ready at once.
     key_rows: usize,
-    /// The matrix unit, where the device has one.
+    /// The matrix unit, where the device has one and rows are packed for it.
     unit: Option<MatrixUnit>,
+    /// Where few queries meet keys as they were given.
+    few: Option<Few<'a, Q>>,
 }
 
 /// Some queries with what they found so far within a span of keys.
@@ -186,6 +191,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
     let positive_scores;
     let mut call = Call::new(queue, spec, pair, exclusions);
+    call.take_few();
     let query_rows = call.query_rows();
     let mut ready = match spec.nonfinite {
         NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
@@ -230,6 +236,14 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     }
     neighbours.positive_scores = positive_scores;
     Ok(neighbours)
+}
+
+/// Whether a call reads its keys as they were given.
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) fn reads_keys_once<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> bool {
+    let mut call = Call::new(queue, spec, pair, Exclusions::new(&spec.exclude, None, spec.first_query));
+    call.take_few();
+    call.few.is_some()
 }
 
 /// One chunk of keys.
@@ -284,13 +298,26 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             capacity,
             key_rows: (key_rows / TILE * TILE).max(TILE),
             unit: MatrixUnit::of(queue.offers()),
+            few: None,
             queries,
             keys,
         }
     }
 
+    /// Sees whether the keys can be read as they were given.
+    fn take_few(&mut self) {
+        if let Some(few) = Few::of(self) {
+            self.unit = None;
+            self.widen_few(&few);
+            self.few = Some(few);
+        }
+    }
+
     /// Queries of a block.
     fn query_rows(&self) -> usize {
+        if let Some(few) = &self.few {
+            return few.query_rows();
+        }
         let offers = self.queue.offers();
         let quarter = self.queue.limits().memory_bytes / 4;
         let most_queries = if offers.lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
@@ -315,8 +342,13 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         for span in at_least_one_piece(self.keys.rows(), SPAN_KEYS) {
             let Some(chunk) = queries.take() else { break };
             let mut block = self.new_block(chunk, range.clone(), &span)?;
-            for keys in pieces(span.len(), self.key_rows) {
-                self.chunk(&mut block, span.start + keys.start..span.start + keys.end, &span, found)?;
+            match &self.few {
+                Some(few) => self.few(few, &mut block, &span, found)?,
+                None => {
+                    for keys in pieces(span.len(), self.key_rows) {
+                        self.chunk(&mut block, span.start + keys.start..span.start + keys.end, &span, found)?;
+                    }
+                }
             }
             if !range.is_empty() {
                 self.collect(&block, &span, &mut found.best)?;
@@ -402,7 +434,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             return Ok(());
         }
         let largest = largest_norm(&chunk, self.spec.exclude.keys.as_deref());
-        let columns = columns(&chunk, self.spec.metric, largest, &self.exclusions);
+        let columns = columns(chunk.start, &chunk.scales, self.spec.metric, largest, &self.exclusions);
         let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
         self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;

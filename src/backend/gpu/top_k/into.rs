@@ -18,7 +18,7 @@ use std::ops::Range;
 
 const THREADS: u32 = 64;
 /// Keys that are looked at against what was seen before: each step lets a few times as many pass as are wanted.
-const GROWTH: usize = 8;
+pub(super) const GROWTH: usize = 8;
 /// The share of the memory that pools may take, and how much at most.
 const POOL_SHARE: u64 = 16;
 const MOST_POOL_BYTES: u64 = 8 << 30;
@@ -53,7 +53,7 @@ pub(crate) fn top_k_into<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair,
     let mut call = Call::new(queue, spec, pair, exclusions);
     call.positive_scores = spec.positive_scores.as_deref().unwrap_or_default();
     let query_rows = call.query_rows().min(rows.max(1));
-    call.widen_pools(query_rows);
+    call.widen_pools(query_rows, MOST_POOL_BYTES);
     let bound = call.bound();
     let largest = queue.allocate(8, "the largest norm of the keys")?;
     for range in pieces(rows, query_rows) {
@@ -79,16 +79,16 @@ fn supported(spec: &TopK, keys: usize) -> Result<()> {
 }
 
 impl<Q: Queue + 'static> Call<'_, Q> {
-    /// Gives the pools of `query_rows` queries all the room that memory allows.
-    fn widen_pools(&mut self, query_rows: usize) {
-        let bytes = (self.queue.limits().memory_bytes / POOL_SHARE).min(MOST_POOL_BYTES);
+    /// Gives the pools of `query_rows` queries the room that memory allows, up to `most_bytes`.
+    pub(super) fn widen_pools(&mut self, query_rows: usize, most_bytes: u64) {
+        let bytes = (self.queue.limits().memory_bytes / POOL_SHARE).min(most_bytes);
         let room = usize::try_from(bytes).unwrap_or(usize::MAX) / (query_rows * self.pool_words() * 4);
         let all = self.wanted.hardest + self.wanted.drawn;
         self.capacity = self.capacity.max(all.saturating_add(room).min(self.keys.rows().min(SPAN_KEYS)));
     }
 
     /// Keys that a step may have so that no pool can overflow.
-    fn safe_step(&self) -> usize {
+    pub(super) fn safe_step(&self) -> usize {
         let all = self.wanted.hardest + self.wanted.drawn;
         match self.capacity >= self.keys.rows() {
             true => SPAN_KEYS,
@@ -129,7 +129,7 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
         let rules = &call.spec.exclude;
         let given = rules.keys.is_some() || rules.groups.is_some();
         if given {
-            let marks = super::columns(&rows, Metric::Cosine, 1.0, &call.exclusions);
+            let marks = super::columns(rows.start, &rows.scales, Metric::Cosine, 1.0, &call.exclusions);
             queue.write(&columns, 0, bytemuck::cast_slice(&marks))?;
         }
         let launch = |entry| {
