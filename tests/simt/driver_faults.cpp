@@ -1,5 +1,5 @@
-// A driver that lacks functions: COSMINE_SIMT_MISSING=cuStreamCreate,... takes names out of the library's own table of
-// symbols while it loads, as if it were an older one.
+// A driver or a compiler that lacks functions: COSMINE_SIMT_MISSING=cuStreamCreate,... takes names out of the library's own
+// table of symbols while it loads, as if it were an older one.
 #include <link.h>
 #include <sys/mman.h>
 

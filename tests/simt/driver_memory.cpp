@@ -18,11 +18,21 @@ bool simt::is_pinned(const void* address, u64 bytes) {
     return (u64)address + bytes <= found->first + found->second;
 }
 
+// Allocations so far, and the number of the one that finds no memory.
+static std::atomic<u64> allocations, failing{~0ull};
+static bool finds_none() {
+    u64 number = ++allocations, fails = failing;
+    return number == (fails == ~0ull ? settings().fails_allocation : fails);
+}
+extern "C" __attribute__((visibility("default"))) u64 simtFailAllocation(u64 number) {
+    failing = number;
+    return allocations.exchange(0);
+}
+
 API cuMemAlloc_v2(Address* out, size_t bytes) {
     GUARD;
-    static std::atomic<u64> allocations;
     if (bytes == 0) return INVALID_VALUE;
-    if (++allocations == settings().fails_allocation) return OUT_OF_MEMORY;
+    if (finds_none()) return OUT_OF_MEMORY;
     if (device_used() + bytes > settings().memory_bytes) drain_all();  // some may be about to be given back
     if (device_used() + bytes > settings().memory_bytes) return OUT_OF_MEMORY;
     *out = (Address)device_allocate(bytes);
@@ -62,6 +72,7 @@ API cuPointerGetAttribute(void* out, int attribute, Address address) {
 
 API cuMemHostAlloc(void** out, size_t bytes, u32) {
     GUARD;
+    if (finds_none()) return OUT_OF_MEMORY;
     *out = aligned_alloc(4096, (bytes + 4095) & ~4095ull);
     if (!*out) return OUT_OF_MEMORY;
     memset(*out, 0xff, bytes);

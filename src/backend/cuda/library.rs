@@ -130,6 +130,18 @@ pub(crate) fn driver_has(function: &str) -> bool {
         .is_ok_and(|driver| unsafe { driver.get::<*const c_void>(function.as_bytes()) }.is_ok())
 }
 
+/// Makes the n-th allocation from now on fail, where the driver is the executor of tests/simt; gives how many allocations
+/// there were since the last call.
+#[cfg(test)]
+pub(crate) fn fail_allocation(number: u64) -> Option<u64> {
+    let driver = open_first(DRIVER_NAMES.iter().map(PathBuf::from)).ok()?;
+    // SAFETY: the function's declaration, from tests/simt/driver_memory.cpp; the library is never closed by its users.
+    unsafe {
+        let fail = driver.get::<unsafe extern "C" fn(u64) -> u64>(b"simtFailAllocation\0").ok()?;
+        Some(fail(number))
+    }
+}
+
 /// A version as NVIDIA writes it in one number, 12080, in words: 12.8.
 pub(crate) fn dotted(version: c_int) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)

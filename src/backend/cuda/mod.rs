@@ -27,6 +27,8 @@
 mod cache;
 mod card;
 mod fault;
+#[cfg(test)]
+mod fault_tests;
 mod jit;
 mod lane;
 mod library;
