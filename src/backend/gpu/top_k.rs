@@ -189,19 +189,18 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     let rows = queries.rows();
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
-    let positive_scores;
+    let positive_scores = match &spec.positive_scores {
+        Some(scores) => scores.clone(),
+        None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
+    };
     let mut call = Call::new(queue, spec, pair, exclusions);
+    call.positive_scores = &positive_scores;
     call.take_few();
     let query_rows = call.query_rows();
     let mut ready = match spec.nonfinite {
         NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
         NonFinite::Skip => None,
     };
-    positive_scores = match &spec.positive_scores {
-        Some(scores) => scores.clone(),
-        None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
-    };
-    call.positive_scores = &positive_scores;
     let mut found = Found {
         best: Vec::new(),
         rejected: try_vec(Rejected::default(), if spec.count_rejected { rows } else { 0 }, "rejection counters")?,
