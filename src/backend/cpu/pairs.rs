@@ -3,12 +3,15 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::canonical::{Prepared, score};
+use super::canonical::{Prepare, Prepared, SIDE_BY_SIDE, scores as side_by_side};
 use crate::backend::Pair;
 use crate::error::{Error, Result, try_vec};
-use crate::matrix::Rows;
+use crate::matrix::{Matrix, Rows};
 use crate::plan::{self, Arithmetic, pieces};
 use crate::spec::{Lists, Metric, NonFinite, Shape};
+
+/// Pairs that one task scores.
+const TASK_PAIRS: usize = 256;
 
 /// One listed pair and the place of its score.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,40 +69,74 @@ pub(crate) fn score_pairs(
     let rows = (0..pairs.rows()).flat_map(|query| pairs.get(query).iter().map(move |key| (query, *key)));
     listed.extend(rows.enumerate().map(|(slot, (query, key))| Listed { key, query, slot }));
     listed.par_sort_unstable();
-    if nonfinite == NonFinite::Error {
-        check_named(cpu, "queries", queries, listed.iter().map(|pair| pair.query).collect())?;
-        check_named(cpu, "keys", keys, listed.iter().map(|pair| pair.key).collect())?;
-    }
+    let mut all_finite = true;
     for query_range in pieces(queries.rows(), read_step(cpu, queries)) {
         let block = queries.read(query_range.clone())?;
         for range in pieces(keys.rows(), read_step(cpu, keys)) {
             let start = listed.partition_point(|pair| pair.key < range.start);
             let end = listed.partition_point(|pair| pair.key < range.end);
-            let inside: Vec<Listed> =
+            let mut inside: Vec<Listed> =
                 listed[start..end].iter().filter(|pair| query_range.contains(&pair.query)).copied().collect();
             if inside.is_empty() {
                 continue;
             }
             let chunk = keys.read(range.clone())?;
-            let isa = cpu.isa();
-            let found: Vec<f32> = inside
-                .par_iter()
-                .map_init(
-                    || (Prepared::empty(&block), Prepared::empty(&chunk)),
-                    |(query, key), pair| {
-                        query.refill(isa, &block, pair.query - query_range.start);
-                        key.refill(isa, &chunk, pair.key - range.start);
-                        match query.scale.finite && key.scale.finite {
-                            true => score(isa, metric, query, key),
-                            false => f32::NAN,
-                        }
-                    },
-                )
-                .collect();
-            for (pair, score) in inside.iter().zip(found) {
-                scores[pair.slot] = score;
+            inside.par_sort_unstable_by_key(|pair| (pair.query, pair.key));
+            let read = Read {
+                cpu,
+                metric,
+                queries: &block,
+                first_query: query_range.start,
+                keys: &chunk,
+                first_key: range.start,
+            };
+            let found: Vec<(Vec<f32>, bool)> = inside.par_chunks(TASK_PAIRS).map(|pairs| read.score(pairs)).collect();
+            for (pairs, (found, finite)) in inside.chunks(TASK_PAIRS).zip(found) {
+                all_finite &= finite;
+                pairs.iter().zip(found).for_each(|(pair, score)| scores[pair.slot] = score);
             }
         }
     }
+    if nonfinite == NonFinite::Error && !all_finite {
+        check_named(cpu, "queries", queries, listed.iter().map(|pair| pair.query).collect())?;
+        check_named(cpu, "keys", keys, listed.iter().map(|pair| pair.key).collect())?;
+    }
     Ok(scores)
+}
+
+/// Rows that were read.
+struct Read<'a> {
+    cpu: &'a Cpu,
+    metric: Metric,
+    queries: &'a Matrix<'a>,
+    first_query: usize,
+    keys: &'a Matrix<'a>,
+    first_key: usize,
+}
+
+impl Read<'_> {
+    /// The scores of some pairs, ordered by query, and whether all their rows are finite. A query is prepared once for
+    /// all its keys, and keys are side by side.
+    fn score(&self, pairs: &[Listed]) -> (Vec<f32>, bool) {
+        let isa = self.cpu.isa();
+        let mut query = Prepared::empty(self.queries);
+        let mut keys: [Prepared; SIDE_BY_SIDE] = std::array::from_fn(|_| Prepared::empty(self.keys));
+        let mut scores = Vec::with_capacity(pairs.len());
+        let mut all_finite = true;
+        for of_one in pairs.chunk_by(|a, b| a.query == b.query) {
+            query.refill(isa, self.queries, of_one[0].query - self.first_query);
+            for some in of_one.chunks(SIDE_BY_SIDE) {
+                let mut rows = [0; SIDE_BY_SIDE];
+                rows.iter_mut().zip(some).for_each(|(row, pair)| *row = pair.key - self.first_key);
+                isa.dispatch(Prepare { matrix: self.keys, rows: &rows[..some.len()], room: &mut keys });
+                let found = side_by_side(isa, self.metric, &query, &keys);
+                for (key, score) in keys.iter().zip(found).take(some.len()) {
+                    let finite = query.scale.finite && key.scale.finite;
+                    all_finite &= finite;
+                    scores.push(if finite { score } else { f32::NAN });
+                }
+            }
+        }
+        (scores, all_finite)
+    }
 }
