@@ -5,18 +5,22 @@ use cosmine::{Device, Matrix};
 
 use crate::Result;
 
-/// One matrix, `dim × dim`, that starts as the identity: an embedding `x` becomes `W x`.
+/// One matrix, `dim × dim`, that starts as the identity: an embedding `x` becomes `W x`. A clone of it, moments and all,
+/// is a snapshot to go back to.
+#[derive(Clone)]
 pub(crate) struct Adapter {
     weights: Vec<f32>,
+    /// The averages of the gradient and of its square, and how many steps they have seen.
     first: Vec<f32>,
     second: Vec<f32>,
+    steps: i32,
     dim: usize,
 }
 
 impl Adapter {
     pub(crate) fn new(dim: usize) -> Self {
         let weights = (0..dim * dim).map(|i| if i % (dim + 1) == 0 { 1.0 } else { 0.0 }).collect();
-        Adapter { weights, first: vec![0.0; dim * dim], second: vec![0.0; dim * dim], dim }
+        Adapter { weights, first: vec![0.0; dim * dim], second: vec![0.0; dim * dim], steps: 0, dim }
     }
 
     /// `W x` of each row.
@@ -32,8 +36,9 @@ impl Adapter {
 
     /// One step of AdamW ([arXiv 1711.05101](https://arxiv.org/abs/1711.05101)), with the usual 0.9, 0.999 and 1e-8.
     /// The weights decay towards the identity they came from.
-    pub(crate) fn step(&mut self, gradient: &[f32], step: usize, rate: f32, decay: f32) {
-        let correct = |beta: f32| 1.0 - beta.powi(step as i32 + 1);
+    pub(crate) fn step(&mut self, gradient: &[f32], rate: f32, decay: f32) {
+        self.steps += 1;
+        let correct = |beta: f32| 1.0 - beta.powi(self.steps);
         let (first, second) = (correct(0.9), correct(0.999));
         let dim = self.dim;
         let state = self.weights.iter_mut().zip(&mut self.first).zip(&mut self.second);

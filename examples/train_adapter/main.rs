@@ -4,21 +4,31 @@
 //! cargo run --release --example train_adapter                        # the sample in this repository
 //! cargo run --release --example train_adapter -- --data FOLDER      # queries.npy, corpus.npy, groups.npy or meta.tsv
 //! cargo run --release --example train_adapter -- --split choose     # ranks the rows for choosing hyperparameters
+//! cargo run --release --example train_adapter -- --schemes in_batch,MINE.toml   # a scheme of one's own
+//! cargo run --release --example train_adapter -- --logs FOLDER      # with audits; then: cosmine report FOLDER/*.jsonl
 //! ```
 //!
 //! Queries pass through one matrix and keys through another, both `dim × dim` and the identity at the start. Rows whose
 //! index is divisible by 8 are the test; those behind them (index mod 8 = 1) are for choosing hyperparameters; the rest
 //! trains. Each held-out query is ranked among the keys of all rows.
+//!
+//! Read `train.rs` first: it is what a trainer does with a [`Sampler`](cosmine::sampling::Sampler). Schemes are files under
+//! `schemes`.
 #![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
 mod adapter;
+mod audit;
+mod corpus;
 mod data;
 mod evaluate;
-mod mine;
+mod scheme;
 mod settings;
 mod table;
 mod train;
 
+use std::path::Path;
+
+use cosmine::sampling::{JsonLines, Log, StepRecord, TensorBoard};
 use cosmine::{Device, Limits};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -37,21 +47,43 @@ fn run(settings: &settings::Settings) -> Result<(data::Split, Vec<table::Row>)> 
     let data = data::Data::read(&settings.data)?;
     let split = data.split(settings.test);
     let identity = [adapter::Adapter::new(data.dim), adapter::Adapter::new(data.dim)];
-    let mut rows = vec![table::frozen(evaluate::evaluate(&device, &data, &split.held_out, &identity)?)];
+    let mut rows = vec![table::frozen(&evaluate::evaluate(&device, &data, &split.held_out, &identity)?)];
     table::head();
     rows[0].print();
-    for kind in &settings.schemes {
+    for scheme in &settings.schemes {
         let mut runs = Vec::new();
+        let plan = scheme.plan(split.train.len() / settings.batch * settings.epochs)?;
         for seed in 0..settings.seeds {
-            let outcome = train::train(&device, &data, &split, settings, *kind, seed)?;
-            table::log(settings, *kind, seed, &outcome.records)?;
-            runs.push(outcome);
+            let run = train::Run { device: &device, data: &data, split: &split, settings, plan: &plan, seed };
+            let mut log =
+                settings.logs.as_deref().map(|folder| Logs::create(folder, &scheme.name, seed)).transpose()?;
+            runs.push(train::train(run, log.as_mut().map(|log| log as &mut dyn Log))?);
         }
-        let row = table::Row::of(kind.name(), &runs);
+        let row = table::Row::of(scheme, &plan, &runs);
         row.print();
         rows.push(row);
     }
+    rows.iter().for_each(table::Row::print_moves);
     Ok((split, rows))
+}
+
+/// A run's records as JSON lines, for `cosmine report`, and as TensorBoard's event files.
+struct Logs(JsonLines, TensorBoard);
+
+impl Logs {
+    fn create(folder: &Path, scheme: &str, seed: u64) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let name = format!("{scheme}-{seed}");
+        let lines = JsonLines::create(&folder.join(format!("{name}.jsonl")))?;
+        Ok(Logs(lines, TensorBoard::create(&folder.join("tensorboard").join(name))?))
+    }
+}
+
+impl Log for Logs {
+    fn write(&mut self, record: &StepRecord) -> cosmine::Result<()> {
+        self.0.write(record)?;
+        self.1.write(record)
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +91,7 @@ mod tests {
     use super::*;
 
     fn settings(more: &str) -> settings::Settings {
-        let arguments = format!("--seeds 1 --epochs 8 --batch 64 --negatives 2 {more}");
+        let arguments = format!("--seeds 1 --epochs 8 --batch 64 {more}");
         settings::Settings::parse(arguments.split_whitespace().map(str::to_owned)).unwrap()
     }
 
@@ -70,7 +102,7 @@ mod tests {
         assert_eq!((split.train.len(), split.held_out.len()), (1500, 250));
         assert!(split.train.iter().all(|row| row % 8 > 1), "held-out rows are trained on");
         let [frozen, schemes @ ..] = &rows[..] else { panic!("no table") };
-        assert_eq!(schemes.len(), settings::Kind::ALL.len());
+        assert_eq!(schemes.len(), scheme::Scheme::all().len());
         for row in schemes {
             assert!(row.recall_1() > frozen.recall_1() + 0.01, "{} does not learn", row.name());
         }
@@ -86,7 +118,7 @@ mod tests {
     #[test]
     fn a_run_is_repeated_to_the_bit_and_logged() {
         let folder = std::env::temp_dir().join(format!("train_adapter_{}", std::process::id()));
-        let more = format!("--epochs 2 --schemes full_curriculum --penalty 0.01 --logs {}", folder.display());
+        let more = format!("--epochs 2 --schemes full_curriculum --logs {}", folder.display());
         let losses = || -> Vec<String> {
             run(&settings(&more)).unwrap();
             let text = std::fs::read_to_string(folder.join("full_curriculum-0.jsonl")).unwrap();

@@ -1,14 +1,12 @@
-//! The table, the file of figures, and the run logs.
+//! The table and the file of figures.
 
-use std::io::Write as _;
-
-use cosmine::sampling::StepRecord;
+use cosmine::sampling::HeldOutRecord;
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::data::Split;
-use crate::evaluate::Retrieval;
-use crate::settings::{Kind, Settings};
+use crate::scheme::{Plan, Scheme};
+use crate::settings::Settings;
 use crate::train::Outcome;
 
 /// Mean over the seeds, and the standard error of the mean.
@@ -21,6 +19,9 @@ struct Mean {
 /// One scheme.
 pub(crate) struct Row {
     name: String,
+    label: String,
+    /// What its file says; absent for the embeddings as they came.
+    config: Option<String>,
     recall_1: Mean,
     recall_10: Mean,
     mrr: Mean,
@@ -37,12 +38,14 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> Mean {
 }
 
 /// The row of the embeddings as they came.
-pub(crate) fn frozen(found: Retrieval) -> Row {
+pub(crate) fn frozen(found: &HeldOutRecord) -> Row {
     let of = |mean| Mean { mean, error: 0.0 };
     Row {
         name: "frozen".to_owned(),
-        recall_1: of(found.recall_1),
-        recall_10: of(found.recall_10),
+        label: "none: frozen embeddings".to_owned(),
+        config: None,
+        recall_1: of(found.recall[&1]),
+        recall_10: of(found.recall[&10]),
         mrr: of(found.mrr),
         training: of(0.0),
         mining: of(0.0),
@@ -51,17 +54,19 @@ pub(crate) fn frozen(found: Retrieval) -> Row {
 }
 
 pub(crate) fn head() {
-    println!("| scheme | R@1 | R@10 | MRR | training s | mining s |\n|---|---|---|---|---|---|");
+    println!("| negatives | R@1 | R@10 | MRR | training s | mining s |\n|---|---|---|---|---|---|");
 }
 
 impl Row {
-    pub(crate) fn of(name: &str, runs: &[Outcome]) -> Row {
+    pub(crate) fn of(scheme: &Scheme, plan: &Plan, runs: &[Outcome]) -> Row {
         let all = |value: fn(&Outcome) -> f64| mean(runs.iter().map(value));
-        let moves = runs.iter().flat_map(|run| &run.records).flat_map(|record| &record.events);
+        let moves = runs.iter().flat_map(|run| &run.events);
         Row {
-            name: name.to_owned(),
-            recall_1: all(|run| run.retrieval.recall_1),
-            recall_10: all(|run| run.retrieval.recall_10),
+            name: scheme.name.clone(),
+            label: plan.label.clone(),
+            config: Some(scheme.text.clone()),
+            recall_1: all(|run| run.retrieval.recall[&1]),
+            recall_10: all(|run| run.retrieval.recall[&10]),
             mrr: all(|run| run.retrieval.mrr),
             training: all(|run| run.training_seconds),
             mining: all(|run| run.mining_seconds),
@@ -73,13 +78,18 @@ impl Row {
         let share = |value: Mean| format!("{:.4} ± {:.4}", value.mean, value.error);
         println!(
             "| {} | {} | {} | {} | {:.2} | {:.2} |",
-            self.name,
+            self.label,
             share(self.recall_1),
             share(self.recall_10),
             share(self.mrr),
             self.training.mean,
             self.mining.mean
         );
+    }
+
+    /// What the ladder did.
+    pub(crate) fn print_moves(&self) {
+        self.moves.iter().for_each(|event| println!("{}: {event}", self.name));
     }
 
     #[cfg(test)]
@@ -101,6 +111,8 @@ impl Row {
         let pair = |value: Mean| json!({"mean": value.mean, "standard_error": value.error});
         json!({
             "scheme": self.name,
+            "label": self.label,
+            "config": self.config,
             "recall_1": pair(self.recall_1),
             "recall_10": pair(self.recall_10),
             "mrr": pair(self.mrr),
@@ -111,23 +123,8 @@ impl Row {
     }
 }
 
-/// Writes a run's records, one JSON line per step, where logs are asked for.
-pub(crate) fn log(settings: &Settings, kind: Kind, seed: u64, records: &[StepRecord]) -> Result<()> {
-    let Some(folder) = &settings.logs else { return Ok(()) };
-    std::fs::create_dir_all(folder)?;
-    let mut file =
-        std::io::BufWriter::new(std::fs::File::create(folder.join(format!("{}-{seed}.jsonl", kind.name())))?);
-    for record in records {
-        writeln!(file, "{}", serde_json::to_string(record)?)?;
-    }
-    Ok(file.flush()?)
-}
-
-/// Says what the ladder did, and writes the figures where a file is asked for.
+/// Writes the figures where a file is asked for.
 pub(crate) fn write(settings: &Settings, split: &Split, rows: &[Row]) -> Result<()> {
-    for row in rows {
-        row.moves.iter().for_each(|event| println!("{}: {event}", row.name));
-    }
     let Some(path) = &settings.json else { return Ok(()) };
     let figures = json!({
         "held_out": if settings.test { "index mod 8 = 0" } else { "index mod 8 = 1" },
@@ -137,17 +134,8 @@ pub(crate) fn write(settings: &Settings, split: &Split, rows: &[Row]) -> Result<
         "settings": {
             "epochs": settings.epochs,
             "batch": settings.batch,
-            "negatives": settings.negatives,
             "rate": settings.rate,
             "decay": settings.decay,
-            "temperature": settings.temperature,
-            "ratio": settings.ratio,
-            "mine_every": settings.mine_every,
-            "bank": settings.bank,
-            "pool": settings.pool,
-            "full_groups": settings.full_groups,
-            "penalty": settings.penalty,
-            "curriculum": settings.curriculum,
         },
         "schemes": rows.iter().map(Row::json).collect::<Vec<_>>(),
     });

@@ -1,167 +1,223 @@
-//! One run: a scheme, a seed.
+//! One run: a scheme, a seed. Beside its own work a trainer asks the sampler what to draw, and tells it what came of it.
 
 use std::time::Instant;
 
 use cosmine::sampling::{
-    Averages, Event, Health, Safety, SafetyConfig, Scheme, Setting, Source, SourceRecord, StepRecord, TierRecord,
-    Usage, UsageConfig, hardness,
+    Batch, Draw, Event, HeldOutRecord, Log, RefreshRecord, Sampler, SamplerConfig, Source, StepRecord,
 };
-use cosmine::spec::InfoNce;
-use cosmine::{Device, Matrix};
+use cosmine::{Device, Gradients, Loss, Matrix, Rows};
 
 use crate::Result;
 use crate::adapter::Adapter;
+use crate::audit::Audit;
+use crate::corpus::Mined;
 use crate::data::{Data, Split, gather, shuffled};
-use crate::evaluate::{Retrieval, evaluate};
-use crate::mine::{Drawn, Miner, curriculum};
-use crate::settings::{Kind, Settings};
+use crate::evaluate::evaluate;
+use crate::scheme::Plan;
+use crate::settings::Settings;
+
+/// What a run is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) data: &'a Data,
+    pub(crate) split: &'a Split,
+    pub(crate) settings: &'a Settings,
+    pub(crate) plan: &'a Plan,
+    pub(crate) seed: u64,
+}
 
 /// What a run gave.
 pub(crate) struct Outcome {
-    pub(crate) retrieval: Retrieval,
-    /// Seconds of training, mining aside.
+    pub(crate) retrieval: HeldOutRecord,
+    /// Seconds of embedding, loss, gradients and optimiser.
     pub(crate) training_seconds: f64,
+    /// Seconds of all else: embedding the corpus anew, mining lists, drawing, observing.
     pub(crate) mining_seconds: f64,
-    pub(crate) records: Vec<StepRecord>,
+    pub(crate) events: Vec<Event>,
 }
 
-/// Trains a pair of adapters from the identity and ranks the held-out rows.
-pub(crate) fn train(
-    device: &Device,
-    data: &Data,
-    split: &Split,
-    settings: &Settings,
-    kind: Kind,
-    seed: u64,
-) -> Result<Outcome> {
-    let dim = data.dim;
-    let batches = split.train.len() / settings.batch;
-    let steps = batches * settings.epochs;
-    let mut pair = [Adapter::new(dim), Adapter::new(dim)];
-    let mut miner = Miner::new(device, data, split, settings, kind);
-    let fault = (kind == Kind::Fault).then(|| ((steps / 2) as u64, (steps / 2 + steps / 10) as u64, 0.0005));
-    let mut curriculum = curriculum(&settings.curriculum, steps, fault)?;
-    let mut averages = Averages::new(0.95)?;
-    let mut usage = Usage::new(UsageConfig { penalty: settings.penalty, ..UsageConfig::default() })?;
-    let mut safety = Safety::new(SafetyConfig {
-        ladder: vec![Scheme::Curriculum, Scheme::SemiHard, Scheme::InBatch],
-        calm_steps: Some((steps / 20).max(1) as u64),
-        ..SafetyConfig::default()
-    })?;
-    let mut bank: Vec<(usize, Vec<f32>)> = Vec::new();
-    let mut records = Vec::with_capacity(steps);
-    let (started, mut choosing) = (Instant::now(), 0.0);
-    for epoch in 0..settings.epochs {
-        let order = shuffled(split.train.len(), seed, epoch);
-        if kind.mines() && epoch % settings.mine_every == 0 {
-            let ratio = kind.is_full().then(|| curriculum.at((epoch * batches) as u64).band.ratio).flatten();
-            miner.refresh(&pair, ratio)?;
-        }
-        for (batch, members) in order.chunks_exact(settings.batch).enumerate() {
-            let number = epoch * batches + batch;
-            let step = number as u64;
-            let begun = Instant::now();
-            let setting = curriculum.at(step);
-            let scheme = safety.scheme();
-            let steered = kind.is_full() && scheme == Scheme::Curriculum;
-            let drawn = match (kind.is_full(), scheme) {
-                (true, Scheme::InBatch) => Vec::new(),
-                (true, _) => miner.staged(members, &setting, &usage, seed, step),
-                (false, _) => miner.plain(members, seed, step),
-            };
-            let extra = distinct(&drawn, members);
-            let mining_seconds = begun.elapsed().as_secs_f64();
-            choosing += mining_seconds;
-
-            let temperature = if steered { setting.temperature } else { settings.temperature as f32 };
-            let margin = if steered { setting.margin } else { 0.0 };
-            let row = |place: &usize| split.train[*place];
-            let inputs = [
-                gather(&data.queries, dim, members.iter().map(row)),
-                gather(&data.keys, dim, members.iter().chain(&extra).map(row)),
-            ];
-            let outputs = [pair[0].apply(device, &inputs[0])?, pair[1].apply(device, &inputs[1])?];
-            let (own, mut others) = (&outputs[1][..settings.batch * dim], outputs[1][settings.batch * dim..].to_vec());
-            if kind == Kind::Bank {
-                bank.iter().filter(|(key, _)| !members.contains(key)).for_each(|(_, row)| others.extend(row));
+/// Trains a pair of adapters from the identity and ranks the held-out rows. What the audits of a log cost is not counted
+/// where they stand beside the step; the count of what each guard rejects is part of the draw, and of its time.
+pub(crate) fn train(run: Run, mut log: Option<&mut dyn Log>) -> Result<Outcome> {
+    let mut trainer = Trainer::new(run, log.is_some())?;
+    let mut audit = Audit::new(run.batches())?;
+    let mut events = Vec::new();
+    for epoch in 0..run.settings.epochs {
+        let order = shuffled(run.split.train.len(), run.seed, epoch);
+        let mut refreshed = trainer.refresh(epoch)?;
+        for (batch, places) in order.chunks_exact(run.settings.batch).enumerate() {
+            let (mut record, draw, loss) = trainer.step(places)?;
+            record.refresh = refreshed.take();
+            if let Some(log) = &mut log {
+                audit.observe(&run, places, &draw, &loss)?;
+                if batch + 1 == run.batches() {
+                    audit.tell(&mut record);
+                    record.held_out = Some(evaluate(run.device, run.data, &run.split.held_out, &trainer.pair)?);
+                }
+                log.write(&record)?;
+                trainer.clock.lap();
             }
-            let spec = InfoNce::new(temperature).margin(margin);
-            let others = Matrix::view(&others, others.len() / dim, dim)?;
-            let (loss, gradients) = device.info_nce_grad(
-                &spec,
-                &Matrix::view(&outputs[0], settings.batch, dim)?,
-                &Matrix::view(own, settings.batch, dim)?,
-                Some(&others),
-            )?;
-            let mut keys = gradients.keys;
-            keys.extend_from_slice(&gradients.negatives[..extra.len() * dim]);
-            let slopes = [
-                pair[0].gradient(device, &gradients.queries, &inputs[0])?,
-                pair[1].gradient(device, &keys, &inputs[1])?,
-            ];
-            let rate = settings.rate * (0.5 + 0.5 * (std::f32::consts::PI * number as f32 / steps as f32).cos());
-            for (adapter, slope) in pair.iter_mut().zip(&slopes) {
-                adapter.step(slope, number, rate, settings.decay);
-            }
-
-            if kind == Kind::Bank {
-                bank.extend(members.iter().copied().zip(own.chunks(dim).map(<[f32]>::to_vec)));
-                bank.drain(..bank.len().saturating_sub(settings.bank));
-            }
-            averages.observe_rows(&loss.statistics.positive, &loss.statistics.mean_negative);
-            curriculum.observe(&loss.statistics, &averages);
-            let mut events: Vec<Event> = Vec::new();
-            if kind.is_full() {
-                usage.record(step, drawn.iter().map(|drawn| drawn.key));
-                events = safety.observe(step, &Health { loss: Some(f64::from(loss.loss)), ..Health::default() });
-            }
-            records.push(StepRecord {
-                step,
-                seconds: Some(started.elapsed().as_secs_f64()),
-                mining_seconds: Some(mining_seconds),
-                scheme: if kind.is_full() { scheme.name() } else { kind.name() }.to_owned(),
-                loss: Some(f64::from(loss.loss)),
-                temperature: Some(f64::from(temperature)),
-                hardness: hardness(&loss.statistics, 0.05),
-                gap: averages.gap.value(),
-                gap_rate: averages.gap.rate(),
-                sources: vec![SourceRecord { source: Source::Corpus, drawn: drawn.len() as u64, gradient_mass: None }],
-                tiers: tiers(&drawn, &setting),
-                events,
-                ..StepRecord::default()
-            });
+            events.append(&mut record.events);
         }
     }
-    let mining_seconds = miner.seconds + choosing;
-    let training_seconds = started.elapsed().as_secs_f64() - mining_seconds;
-    let retrieval = evaluate(device, data, &split.held_out, &pair)?;
-    Ok(Outcome { retrieval, training_seconds, mining_seconds, records })
+    let retrieval = evaluate(run.device, run.data, &run.split.held_out, &trainer.pair)?;
+    let [training_seconds, mining_seconds] = trainer.seconds;
+    Ok(Outcome { retrieval, training_seconds, mining_seconds, events })
 }
 
-/// What each tier gave.
-fn tiers(drawn: &[Drawn], setting: &Setting) -> Vec<TierRecord> {
-    let tier = |name: &str| {
-        let scores: Vec<f64> = drawn.iter().filter(|drawn| drawn.tier == name).map(|d| f64::from(d.score)).collect();
-        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-        TierRecord {
-            name: name.to_owned(),
-            share: setting.shares.get(name).copied().unwrap_or(0.0),
-            drawn: scores.len() as u64,
-            missing: 0,
-            mean_score: mean.is_finite().then_some(mean),
-            gradient_mass: None,
+impl Run<'_> {
+    /// Batches of an epoch; what is left over is another one in each.
+    pub(crate) fn batches(&self) -> usize {
+        self.split.train.len() / self.settings.batch
+    }
+}
+
+/// Seconds since the last lap.
+struct Clock(Instant);
+
+impl Clock {
+    fn lap(&mut self) -> f64 {
+        let before = std::mem::replace(&mut self.0, Instant::now());
+        (self.0 - before).as_secs_f64()
+    }
+}
+
+struct Trainer<'a> {
+    run: Run<'a>,
+    pair: [Adapter; 2],
+    sampler: Sampler,
+    mined: Mined<'a>,
+    snapshots: Snapshots,
+    clock: Clock,
+    /// Of training and of mining.
+    seconds: [f64; 2],
+}
+
+impl<'a> Trainer<'a> {
+    fn new(run: Run<'a>, audited: bool) -> Result<Self> {
+        let mut config = SamplerConfig { seed: run.seed, ..run.plan.sampler.clone() };
+        if audited {
+            config.statistics.audit_steps = run.batches().max(1) as u64;
         }
-    };
-    ["hard", "semi_hard", "random"].map(tier).into_iter().filter(|tier| tier.drawn > 0).collect()
+        let pair = [Adapter::new(run.data.dim), Adapter::new(run.data.dim)];
+        Ok(Trainer {
+            sampler: Sampler::new(run.device, config)?,
+            mined: Mined::new(run)?,
+            snapshots: Snapshots::new(&pair, (run.batches() * run.settings.epochs / 20).max(1) as u64),
+            pair,
+            run,
+            clock: Clock(Instant::now()),
+            seconds: [0.0; 2],
+        })
+    }
+
+    /// Embeds and mines the corpus anew where an epoch begins with that.
+    fn refresh(&mut self, epoch: usize) -> Result<Option<RefreshRecord>> {
+        self.clock.lap();
+        let refreshed = match &self.run.plan.mine {
+            Some(mining) if epoch.is_multiple_of(mining.every) => {
+                Some(self.mined.refresh(mining, &self.pair, self.sampler.step())?)
+            }
+            _ => None,
+        };
+        self.seconds[1] += self.clock.lap();
+        Ok(refreshed)
+    }
+
+    /// A step: embed, draw, learn, observe.
+    fn step(&mut self, places: &[usize]) -> Result<(StepRecord, Draw, Loss)> {
+        let Run { data, split, plan, .. } = self.run;
+        self.clock.lap();
+        let rows = || places.iter().map(|place| split.train[*place]);
+        let inputs = [gather(&data.queries, data.dim, rows()), gather(&data.keys, data.dim, rows())];
+        let [queries, keys] = [self.embed(0, &inputs[0])?, self.embed(1, &inputs[1])?];
+        self.seconds[0] += self.clock.lap();
+
+        let ids: Vec<i64> = places.iter().map(|place| *place as i64).collect();
+        let groups: Vec<i64> = rows().map(|row| data.groups[row]).collect();
+        let candidates = self.mined.candidates(places);
+        let mut batch = Batch::new(&queries, &keys).ids(&ids, &ids);
+        if plan.groups {
+            batch = batch.groups(&groups, &groups);
+        }
+        if let Some(candidates) = &candidates {
+            batch = batch.candidates(candidates);
+        }
+        let draw = self.sampler.draw(&batch, Some(&self.mined.corpus()))?;
+        self.seconds[1] += self.clock.lap();
+
+        self.snapshots.take(draw.step, &self.pair);
+        let (loss, gradients) = self.learn(&inputs, [&queries, &keys], &draw)?;
+        self.seconds[0] += self.clock.lap();
+
+        let mut record = self.sampler.observe(&draw, &batch, &loss, &gradients)?;
+        if record.events.iter().any(|event| event.kind == "step_back") {
+            record.events.push(self.snapshots.restore(draw.step, &mut self.pair));
+        }
+        self.seconds[1] += self.clock.lap();
+        Ok((record, draw, loss))
+    }
+
+    fn embed(&self, side: usize, inputs: &[f32]) -> Result<Matrix<'static>> {
+        let outputs = self.pair[side].apply(self.run.device, inputs)?;
+        Ok(Matrix::from_vec(outputs, inputs.len() / self.run.data.dim, self.run.data.dim)?)
+    }
+
+    /// Loss and gradients of a batch with what was drawn for it, and a step of the optimiser.
+    fn learn(&mut self, inputs: &[Vec<f32>; 2], outputs: [&Matrix; 2], draw: &Draw) -> Result<(Loss, Gradients)> {
+        let Run { device, data, split, settings, .. } = self.run;
+        // Keys of the bank come first and stay as they were when they entered it; those of the corpus are embedded as
+        // the adapters are now, and learn.
+        let banked = draw.keys().partition_point(|key| key.source == Source::Bank);
+        let mut negatives = Vec::with_capacity(draw.keys().len() * data.dim);
+        if let Some(bank) = self.sampler.bank() {
+            for key in &draw.keys()[..banked] {
+                negatives.extend(bank.rows().read(key.key..key.key + 1)?.row(0));
+            }
+        }
+        let drawn = gather(&data.keys, data.dim, draw.keys()[banked..].iter().map(|key| split.train[key.key]));
+        negatives.extend(self.pair[1].apply(device, &drawn)?);
+        let negatives = Matrix::view(&negatives, draw.keys().len(), data.dim)?;
+        let (loss, gradients) = device.info_nce_grad(&draw.info_nce(), outputs[0], outputs[1], Some(&negatives))?;
+
+        let keys = [&gradients.keys[..], &gradients.negatives[banked * data.dim..]].concat();
+        let slopes = [
+            self.pair[0].gradient(device, &gradients.queries, &inputs[0])?,
+            self.pair[1].gradient(device, &keys, &[&inputs[1][..], &drawn].concat())?,
+        ];
+        let done = draw.step as f32 / (self.run.batches() * settings.epochs) as f32;
+        let rate = settings.rate * (0.5 + 0.5 * (std::f32::consts::PI * done).cos());
+        for (adapter, slope) in self.pair.iter_mut().zip(&slopes) {
+            adapter.step(slope, rate, settings.decay);
+        }
+        Ok((loss, gradients))
+    }
 }
 
-/// The keys drawn, each once, without those that the batch holds anyway: all of them serve every query.
-fn distinct(drawn: &[Drawn], members: &[usize]) -> Vec<usize> {
-    let mut keys: Vec<usize> = drawn.iter().map(|drawn| drawn.key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut held = members.to_vec();
-    held.sort_unstable();
-    keys.retain(|key| held.binary_search(key).is_err());
-    keys
+/// Adapters to go back to. Trouble is seen some steps after it began, so the older of the last two snapshots counts.
+struct Snapshots {
+    every: u64,
+    taken: [(u64, [Adapter; 2]); 2],
+}
+
+impl Snapshots {
+    fn new(pair: &[Adapter; 2], every: u64) -> Self {
+        Snapshots { every, taken: [(0, pair.clone()), (0, pair.clone())] }
+    }
+
+    /// Before the step is taken.
+    fn take(&mut self, step: u64, pair: &[Adapter; 2]) {
+        if step.is_multiple_of(self.every) {
+            self.taken.swap(0, 1);
+            self.taken[1] = (step, pair.clone());
+        }
+    }
+
+    fn restore(&mut self, step: u64, pair: &mut [Adapter; 2]) -> Event {
+        self.taken[1] = self.taken[0].clone();
+        pair.clone_from(&self.taken[0].1);
+        let message = format!("step {step}: adapters and moments are again those of step {}", self.taken[0].0);
+        Event { kind: "note".to_owned(), message }
+    }
 }

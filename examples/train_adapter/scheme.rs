@@ -1,0 +1,96 @@
+//! How negatives are chosen: files under `schemes`, each a sampler's configuration and what is mined for it.
+
+use cosmine::sampling::{SamplerConfig, Schedule};
+use serde::Deserialize;
+
+use crate::Result;
+
+/// The schemes of the table, in its order.
+const FILES: [(&str, &str); 7] = [
+    ("in_batch", include_str!("schemes/in_batch.toml")),
+    ("random", include_str!("schemes/random.toml")),
+    ("hardest", include_str!("schemes/hardest.toml")),
+    ("band_groups", include_str!("schemes/band_groups.toml")),
+    ("bank", include_str!("schemes/bank.toml")),
+    ("full_curriculum", include_str!("schemes/full_curriculum.toml")),
+    ("full_with_fault", include_str!("schemes/full_curriculum.toml")),
+];
+
+/// A scheme whose file was read; the steps of schedules are put in where a run begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheme {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// A scheme of a run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    /// What the table calls it.
+    pub(crate) label: String,
+    /// Whether keys of the query's own group are kept out.
+    #[serde(default)]
+    pub(crate) groups: bool,
+    /// What is mined for it; absent: nothing.
+    pub(crate) mine: Option<Mining>,
+    /// What the sampler is told.
+    pub(crate) sampler: SamplerConfig,
+}
+
+/// Lists of candidates, mined over all training rows at the beginning of epochs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mining {
+    /// Epochs between two minings.
+    pub(crate) every: usize,
+    /// Keys per list; 0: rows are embedded anew, and nothing is mined.
+    pub(crate) length: usize,
+    /// The share of the lists that one mining may bring up to date, the oldest first.
+    #[serde(default = "one")]
+    pub(crate) budget: f64,
+    /// The share of the positive's score that a key of a list may reach; absent: any.
+    pub(crate) ratio: Option<f32>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Scheme {
+    pub(crate) fn all() -> Vec<Scheme> {
+        FILES.iter().map(|(name, text)| Scheme { name: (*name).to_owned(), text: (*text).to_owned() }).collect()
+    }
+
+    /// A scheme by its name, or by the path of a file of one's own.
+    pub(crate) fn find(name: &str) -> Result<Scheme> {
+        if let Some(scheme) = Scheme::all().into_iter().find(|scheme| scheme.name == name) {
+            return Ok(scheme);
+        }
+        let path = std::path::Path::new(name);
+        let names: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{name} is none of {}, and no file: {error}", names.join(", ")))?;
+        Ok(Scheme { name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text })
+    }
+
+    /// The scheme for a run of `steps` steps. In files `{steps}` stands for them and `{half}` for half of them.
+    pub(crate) fn plan(&self, steps: usize) -> Result<Plan> {
+        let text = self.text.replace("{steps}", &steps.to_string()).replace("{half}", &(steps / 2).to_string());
+        let mut plan: Plan = toml::from_str(&text).map_err(|error| format!("{}: {error}", self.name))?;
+        if self.name == "full_with_fault" {
+            plan.label = "the same, its temperature collapsed for a tenth of the steps".to_owned();
+            plan.sampler.curriculum.temperature = collapsed(&plan.sampler.curriculum.temperature, steps as u64);
+        }
+        plan.sampler.validate().map_err(|error| format!("{}: {error}", self.name))?;
+        Ok(plan)
+    }
+}
+
+/// The fault: the same temperature, but 0.0005 from the middle of the run on, for a tenth of its steps.
+fn collapsed(temperature: &Schedule, steps: u64) -> Schedule {
+    let fault = steps / 2..steps / 2 + steps / 10;
+    Schedule::Piecewise(
+        (0..steps).map(|step| (step, if fault.contains(&step) { 0.0005 } else { temperature.at(step) })).collect(),
+    )
+}
