@@ -88,55 +88,68 @@ impl Task for Checked<'_> {
     }
 }
 
-/// One block of 12 × 32, in tiles of `R` rows by two vectors.
+/// One block of 12 × 32, in tiles of `R` rows by two vectors. The operands of a chain stay in the first cache while all tiles
+/// take them.
 ///
 /// # Safety
 /// The operands must cover the block; the processor must have the set of `L`.
 #[inline(always)]
 unsafe fn block<L: Lanes, const R: usize>(product: &Product, left: *const f32, right: *const f32, out: *mut f32) {
-    for column in (0..PANEL).step_by(2 * L::WIDTH) {
-        for row in (0..STRIP).step_by(R) {
-            // SAFETY: the tile lies within the block.
-            unsafe { tile::<L, R>(product, left.add(row), right.add(column), out.add(row * product.out_step + column)) }
+    let steps = (product.left_step, product.right_step);
+    let mut done = 0;
+    loop {
+        let terms = CHAIN.min(product.inner - done);
+        let (left, right) = (left.wrapping_add(done * steps.0), right.wrapping_add(done * steps.1));
+        let accumulate = product.accumulate || done > 0;
+        for column in (0..PANEL).step_by(2 * L::WIDTH) {
+            for row in (0..STRIP).step_by(R) {
+                // SAFETY: the tile lies within the block.
+                unsafe {
+                    let sums = chain::<L, R>(left.wrapping_add(row), right.wrapping_add(column), steps, terms);
+                    for (row, sum) in (row..).zip(sums) {
+                        for (half, vector) in sum.into_iter().enumerate() {
+                            let to = out.add(row * product.out_step + column + half * L::WIDTH);
+                            L::store(to, if accumulate { L::add(L::load(to), vector) } else { vector });
+                        }
+                    }
+                }
+            }
+        }
+        done += terms;
+        if done == product.inner {
+            return;
         }
     }
 }
 
+/// The sums of `terms` products for a tile of `R` rows by two vectors. `steps`: the distances between inner indices, left
+/// and right.
+///
 /// # Safety
-/// As [`block`].
+/// `R` values at each inner index of `left` and two vectors at each of `right` must be readable; the processor must have
+/// the set of `L`.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const R: usize>(product: &Product, left: *const f32, right: *const f32, out: *mut f32) {
-    let (left_step, right_step) = (product.left_step, product.right_step);
-    let (mut a, mut b) = (left, right);
-    let mut done = 0;
-    // SAFETY: the caller vouches for the memory of the tile and for the set; prefetching asks for no memory.
+pub(crate) unsafe fn chain<L: Lanes, const R: usize>(
+    mut left: *const f32,
+    mut right: *const f32,
+    steps: (usize, usize),
+    terms: usize,
+) -> [[L::Vector; 2]; R] {
+    // SAFETY: the caller vouches for the memory and for the set; prefetching asks for no memory.
     unsafe {
-        loop {
-            let mut sums = [[L::splat(0.0); 2]; R];
-            let chain = CHAIN.min(product.inner - done);
-            for _ in 0..chain {
-                L::prefetch(b.wrapping_add(PREFETCH_STEPS * right_step));
-                let columns = [L::load(b), L::load(b.add(L::WIDTH))];
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let x = L::splat(*a.add(row));
-                    sum[0] = L::mul_add(x, columns[0], sum[0]);
-                    sum[1] = L::mul_add(x, columns[1], sum[1]);
-                }
-                a = a.wrapping_add(left_step);
-                b = b.wrapping_add(right_step);
+        let mut sums = [[L::splat(0.0); 2]; R];
+        for _ in 0..terms {
+            L::prefetch(right.wrapping_add(PREFETCH_STEPS * steps.1));
+            let columns = [L::load(right), L::load(right.add(L::WIDTH))];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let x = L::splat(*left.add(row));
+                sum[0] = L::mul_add(x, columns[0], sum[0]);
+                sum[1] = L::mul_add(x, columns[1], sum[1]);
             }
-            for (row, sum) in sums.iter().enumerate() {
-                for (half, vector) in sum.iter().enumerate() {
-                    let to = out.add(row * product.out_step + half * L::WIDTH);
-                    let value = if product.accumulate || done > 0 { L::add(L::load(to), *vector) } else { *vector };
-                    L::store(to, value);
-                }
-            }
-            done += chain;
-            if done == product.inner {
-                return;
-            }
+            left = left.wrapping_add(steps.0);
+            right = right.wrapping_add(steps.1);
         }
+        sums
     }
 }
 
