@@ -8,7 +8,7 @@ use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, Batch, Pair};
 use crate::codes::{Codes, NearCodes};
 use crate::device_matrix::DeviceMatrix;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, try_zeros};
 use crate::matrix::Rows;
 use crate::output::{Counts, Gradients, Loss, Neighbours};
 use crate::plan::Limits;
@@ -165,7 +165,7 @@ impl Device {
     /// [`Error::Shape`] where the inputs do not fit; [`Error::NonFinite`]; [`Error::OutOfMemory`].
     pub fn cosine(&self, spec: &Cosine, queries: &dyn Rows, keys: &dyn Rows) -> Result<Vec<f32>> {
         let len = score_count(spec, queries, keys)?;
-        let mut out = try_vec(0.0, len, "scores")?;
+        let mut out = try_zeros(len, "scores")?;
         self.backend.cosine(spec, Pair { queries, keys }, &mut out)?;
         Ok(out)
     }

@@ -110,10 +110,28 @@ pub(crate) fn try_zeros<T: bytemuck::Zeroable>(len: usize, what: &str) -> Result
     }
     // SAFETY: the layout is not empty; a vector takes over what was allocated with the layout of its capacity, and zero
     // bytes are a `T`.
-    unsafe {
+    let zeros = unsafe {
         match alloc_zeroed(layout).cast::<T>() {
-            pointer if pointer.is_null() => Err(out_of_memory()),
-            pointer => Ok(Vec::from_raw_parts(pointer, len, len)),
+            pointer if pointer.is_null() => return Err(out_of_memory()),
+            pointer => Vec::from_raw_parts(pointer, len, len),
         }
+    };
+    #[cfg(target_os = "linux")]
+    ask_for_huge_pages(&zeros);
+    Ok(zeros)
+}
+
+/// Asks the system for pages of 2 MiB behind a large block that nobody has written yet: it hands out 400 MB of them in less
+/// than a third of the time of pages of 4 KiB.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages<T>(block: &[T]) {
+    const PAGE: usize = 2 << 20;
+    let whole = block.as_ptr_range();
+    let start = whole.start.addr().next_multiple_of(PAGE);
+    let bytes = (whole.end.addr() / PAGE * PAGE).saturating_sub(start);
+    if bytes >= 16 * PAGE {
+        // SAFETY: the pages lie within the block, and the advice changes nothing of what they hold. Where the system does
+        // not take it the block has small pages.
+        unsafe { libc::madvise(whole.start.with_addr(start).cast_mut().cast(), bytes, libc::MADV_HUGEPAGE) };
     }
 }
