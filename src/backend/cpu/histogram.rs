@@ -90,10 +90,9 @@ fn count_chunk(
             let masked = scan.masked(exclusions, rows.clone());
             let sets = if spec.per_row { rows.len() } else { 1 };
             let count = |panels: &Range<usize>| {
-                let found = vec![Bins::new(spec.bins); sets];
-                let mut epilogue = Counter { spec, edges, scan, first_row: rows.start, found };
+                let mut epilogue = Counter::new(spec, edges, scan, rows.clone());
                 scan.run(rows.clone(), panels.clone(), &masked, &mut epilogue);
-                epilogue.found
+                epilogue.finish()
             };
             let sum = |mut a: Vec<Bins>, b: Vec<Bins>| {
                 a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
@@ -117,21 +116,82 @@ fn add_counts(spec: &Histogram, counts: &mut Counts, first_row: usize, found: &[
     }
 }
 
+/// Uncertain scores of a query that are settled together.
+const MOST_UNCERTAIN: usize = 64;
+/// Counts that are held apart before they are added to the rest: each of them fits a word.
+const MOST_APART: u64 = 1 << 31;
+
 struct Counter<'a> {
     spec: &'a Histogram,
     edges: &'a [f32],
     scan: Scan<'a>,
     first_row: usize,
     found: Vec<Bins>,
+    /// Counts that are not in `found` yet, where bins are few.
+    apart: Option<Box<Apart>>,
+    /// Scores that are counted in `apart`.
+    scores_apart: u64,
+    /// Of each query: positions of keys too near an edge to be certain of their bin.
+    uncertain: Vec<Vec<u32>>,
+}
+
+impl<'a> Counter<'a> {
+    fn new(spec: &'a Histogram, edges: &'a [f32], scan: Scan<'a>, rows: Range<usize>) -> Self {
+        let sets = if spec.per_row { rows.len() } else { 1 };
+        let found = vec![Bins::new(spec.bins); sets];
+        let apart = (spec.bins + 3 <= MOST_COPIED).then(Apart::new);
+        let uncertain = vec![Vec::new(); rows.len()];
+        Counter { spec, edges, scan, first_row: rows.start, found, apart, scores_apart: 0, uncertain }
+    }
+
+    fn set(&self, row: usize) -> usize {
+        if self.spec.per_row { row - self.first_row } else { 0 }
+    }
+
+    /// Adds what is held apart to a set.
+    fn gather(&mut self, set: usize) {
+        if let Some(apart) = &mut self.apart {
+            for (bin, counts) in self.found[set].0.iter_mut().zip(&mut apart.0) {
+                *bin += std::mem::take(counts).into_iter().map(u64::from).sum::<u64>();
+            }
+        }
+        self.scores_apart = 0;
+    }
+
+    /// Counts the uncertain scores of a query by their canonical values.
+    fn settle(&mut self, row: usize) {
+        let set = self.set(row);
+        let (edges, bins) = (self.edges, &mut self.found[set].0);
+        let uncertain = &mut self.uncertain[row - self.first_row];
+        self.scan.canonical(row, uncertain, |at| at, |_, score| bins[bin_of(edges, score)] += 1);
+        uncertain.clear();
+    }
+
+    fn finish(mut self) -> Vec<Bins> {
+        for row in self.first_row..self.first_row + self.uncertain.len() {
+            self.settle(row);
+        }
+        if !self.spec.per_row {
+            self.gather(0);
+        }
+        self.found
+    }
 }
 
 impl Epilogue for Counter<'_> {
     fn eat(&mut self, row: usize, first: u32, scores: &[f32]) {
-        let set = if self.spec.per_row { row - self.first_row } else { 0 };
-        let bins = &mut self.found[set];
+        let set = self.set(row);
         let scale = Scale::new(self.spec, self.scan, row);
-        let uncertain = self.scan.isa.dispatch(CountRow { scale, scores, bins: &mut bins.0 });
-        self.scan.canonical(row, &uncertain, |at| first + at, |_, score| bins.0[bin_of(self.edges, score)] += 1);
+        let uncertain = &mut self.uncertain[row - self.first_row];
+        let bins = &mut self.found[set].0;
+        self.scan.isa.dispatch(CountRow { scale, first, scores, bins, apart: self.apart.as_deref_mut(), uncertain });
+        if uncertain.len() >= MOST_UNCERTAIN {
+            self.settle(row);
+        }
+        self.scores_apart += scores.len() as u64;
+        if self.spec.per_row || self.scores_apart > MOST_APART {
+            self.gather(set);
+        }
     }
 }
 
@@ -145,16 +205,18 @@ fn bin_of(edges: &[f32], score: f32) -> usize {
     }
 }
 
-/// From approximate scores to bins.
+/// From approximate scores to bins: a score lies in bin `⌊s · per_unit + low⌋ − 1` or in `⌊s · per_unit + high⌋ − 1`, where
+/// the two differ it may be either.
 #[derive(Clone, Copy)]
 struct Scale {
     /// Bins per unit of the scan.
     per_unit: f32,
-    /// Bins from zero to the first edge.
-    offset: f32,
-    /// The share of a bin on either side of an edge within which a score is uncertain.
-    margin: f32,
-    bins: f32,
+    /// One bin less the offset of the first edge, less what a score may be off,
+    low: f32,
+    /// and plus that.
+    high: f32,
+    /// The number of the place above all bins.
+    above: f32,
     /// The largest f32 in the scan's units.
     largest: f32,
 }
@@ -169,74 +231,91 @@ impl Scale {
         // and to its offset.
         let rounding =
             (lo.abs().max(hi.abs()) * per_score + 4.0 * spec.bins as f64 + 4.0 * offset.abs()) * 2_f64.powi(-23);
-        let margin = scan.error_bound(unit) * unit * per_score + rounding;
-        let per_unit = (per_score * unit) as f32;
-        // A unit that holds more bins than f32 can count leaves every score uncertain.
-        let margin = if per_unit.is_finite() { margin as f32 * 1.001 } else { f32::INFINITY };
-        let largest = (f64::from(f32::MAX) / unit) as f32;
-        Scale { per_unit, offset: offset as f32, margin, bins: spec.bins as f32, largest }
+        let margin = 1.001 * (scan.error_bound(unit) * unit * per_score + rounding);
+        let (per_unit, margin) = match (per_score * unit) as f32 {
+            // A unit that holds more bins than f32 can count leaves every score uncertain.
+            per_unit if per_unit > f32::MAX / 4.0 => (0.0, f64::INFINITY),
+            per_unit => (per_unit, margin),
+        };
+        Scale {
+            per_unit,
+            low: (1.0 - offset - margin) as f32,
+            high: (1.0 - offset + margin) as f32,
+            above: (spec.bins + 1) as f32,
+            largest: (f64::from(f32::MAX) / unit) as f32,
+        }
     }
 }
 
 /// Neighbouring scores are counted in so many places,
 const COPIES: usize = 4;
-/// where there are no more bins than these.
+/// where there are no more bins than these, with those around them.
 const MOST_COPIED: usize = 256;
+
+/// Counts of each bin: scores crowd into few bins, and a count that was just written is slow to be read, so that
+/// neighbours count apart.
+struct Apart([[u32; COPIES]; MOST_COPIED]);
+
+impl Apart {
+    fn new() -> Box<Self> {
+        Box::new(Apart([[0; COPIES]; MOST_COPIED]))
+    }
+}
 
 struct CountRow<'a> {
     scale: Scale,
+    /// Position of the first score.
+    first: u32,
     scores: &'a [f32],
     bins: &'a mut [u64],
+    /// Where the counts go instead, if bins are few.
+    apart: Option<&'a mut Apart>,
+    /// Result: where the canonical score must decide.
+    uncertain: &'a mut Vec<u32>,
 }
 
 impl Task for CountRow<'_> {
-    /// Where the canonical score must decide.
-    type Output = Vec<u32>;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) -> Vec<u32> {
-        let Scale { per_unit, offset, margin, bins, largest } = self.scale;
+    unsafe fn run<L: Lanes>(self) {
+        let CountRow { scale, first, scores, bins, mut apart, uncertain } = self;
         // Scores that are masked or uncertain are counted in a slot of their own, which nobody reads.
-        let nowhere = bins as u32 + 2;
-        let mut uncertain = Vec::new();
-        // Scores crowd into few bins, and a count that was just written is slow to be read: neighbours count apart.
-        let copied = self.bins.len() <= MOST_COPIED && self.scores.len() >= 2 * self.bins.len();
-        let mut copies = [[0_u32; MOST_COPIED]; COPIES];
-        for (block, first) in self.scores.as_chunks::<16>().0.iter().zip((0_u32..).step_by(16)) {
+        let nowhere = bins.len() as i32 - 1;
+        for (block, first) in scores.as_chunks::<16>().0.iter().zip((first..).step_by(16)) {
+            let mut slots = [0_i32; 16];
             let mut unsure = 0_u32;
-            let mut slots = [0_u32; 16];
             for lane in 0..16 {
                 // Clamped as the canonical dot product saturates; NaN stays.
-                let at = block[lane].clamp(-largest, largest) * per_unit - offset;
-                let floor = at.floor();
-                let fraction = at - floor;
-                let near_edge = !(fraction >= margin && fraction <= 1.0 - margin);
-                let outside = at < -margin || at > bins + margin;
+                let at = block[lane].clamp(-scale.largest, scale.largest) * scale.per_unit;
+                let (low, high) = (place(at + scale.low, scale.above), place(at + scale.high, scale.above));
                 let masked = block[lane].is_nan();
-                let unknown = near_edge && !outside && !masked;
-                let slot = (floor.clamp(-1.0, bins) as i32 + 1) as u32;
-                slots[lane] = if unknown || masked { nowhere } else { slot };
-                unsure |= u32::from(unknown) << lane;
+                slots[lane] = if low != high || masked { nowhere } else { low };
+                unsure |= u32::from(low != high && !masked) << lane;
             }
-            if copied {
-                for (lane, slot) in slots.into_iter().enumerate() {
-                    copies[lane % COPIES][slot as usize % MOST_COPIED] += 1;
+            match &mut apart {
+                // So few bins that a byte counts them: no index lies outside.
+                Some(apart) => {
+                    let slots = slots.map(|slot| slot as u8);
+                    for (lane, slot) in slots.into_iter().enumerate() {
+                        apart.0[usize::from(slot)][lane % COPIES] += 1;
+                    }
                 }
-            } else {
-                for slot in slots {
-                    self.bins[slot as usize] += 1;
-                }
+                None => slots.into_iter().for_each(|slot| bins[slot as usize] += 1),
             }
             while unsure != 0 {
                 uncertain.push(first + unsure.trailing_zeros());
                 unsure &= unsure - 1;
             }
         }
-        if copied {
-            for copy in &copies {
-                self.bins.iter_mut().zip(copy).for_each(|(bin, count)| *bin += u64::from(*count));
-            }
-        }
-        uncertain
     }
+}
+
+/// The whole part of a number, at least 0 and at most `most`; of NaN some such number.
+#[inline(always)]
+fn place(number: f32, most: f32) -> i32 {
+    let number = if number > 0.0 { number } else { 0.0 };
+    let number = if number < most { number } else { most };
+    // SAFETY: from 0 to `most`, which is far below 2³¹.
+    unsafe { number.to_int_unchecked() }
 }
