@@ -72,7 +72,7 @@ impl Prepared {
     }
 
     /// Widens and scales; leaves the norm to the caller.
-    fn widen(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
+    pub(crate) fn widen(&mut self, isa: Isa, matrix: &Matrix, row: usize) {
         self.scale = match isa.dispatch(ScaleRow { matrix, row, scaled: &mut self.scaled }) {
             Some(exponent) => RowScale { exponent, inverse: 0.0, finite: true },
             None => RowScale { exponent: 0, inverse: 0.0, finite: false },

@@ -55,15 +55,6 @@ impl Factor {
     /// Packs the row as zeros.
     pub(crate) const ZERO: Factor = Factor(0.0, 0.0);
 
-    /// The row scaled by a power of two, which is exact but for what is below 2⁻¹²⁶ of the largest element.
-    pub(crate) fn scaled(scale: RowScale) -> Self {
-        if scale.inverse == 0.0 || !scale.finite {
-            return Factor::ZERO;
-        }
-        let half = -scale.exponent / 2;
-        Factor(power_of_two(half) as f32, power_of_two(-scale.exponent - half) as f32)
-    }
-
     /// The unit row, times `weight`.
     pub(crate) fn unit(scale: RowScale, weight: f64) -> Self {
         if scale.inverse == 0.0 || !scale.finite {

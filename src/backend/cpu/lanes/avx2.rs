@@ -64,6 +64,17 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn add_to_f64(to: *mut f64, vector: __m256) {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm256_cvtps_pd(_mm256_castps256_ps128(vector));
+            let high = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(vector));
+            _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), low));
+            _mm256_storeu_pd(to.add(4), _mm256_add_pd(_mm256_loadu_pd(to.add(4)), high));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         // SAFETY: see above.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }

@@ -64,6 +64,17 @@ impl<const VNNI: bool> Lanes for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn add_to_f64(to: *mut f64, vector: __m512) {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(vector));
+            let high = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(vector));
+            _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), low));
+            _mm512_storeu_pd(to.add(8), _mm512_add_pd(_mm512_loadu_pd(to.add(8)), high));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         // SAFETY: see above.
         unsafe {

@@ -37,6 +37,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// See the trait; `WIDTH` values must be writable at `to`.
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// Adds each value to one of f64.
+    /// # Safety
+    /// See the trait; `WIDTH` values must be readable and writable at `to`.
+    unsafe fn add_to_f64(to: *mut f64, vector: Self::Vector);
     /// Asks for two vectors from an address on; any address will do.
     /// # Safety
     /// See the trait.

@@ -30,6 +30,14 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn add_to_f64(to: *mut f64, vector: [f32; 4]) {
+        for (lane, value) in vector.into_iter().enumerate() {
+            // SAFETY: the caller vouches for four values.
+            unsafe { *to.add(lane) += f64::from(value) }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
 
     #[inline(always)]
