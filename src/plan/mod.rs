@@ -15,7 +15,7 @@ pub struct Limits {
     /// Bytes of working memory beside inputs and outputs. Smaller means more, smaller chunks. `top_k`, `histogram` and
     /// `score_pairs` give the same answer to the bit; `info_nce` holds f32 copies of its rows whatever the limit, and its
     /// sums depend on the chunks: losses and gradients of two limits differ by rounding, within the 1e-5 of the largest
-    /// element that the tests allow any answer. `cosine` packs both sides whole. The
+    /// element that the tests allow any answer. The
     /// processor keeps up to an eighth of this, at most 32 MiB, from one `info_nce` to the next.
     pub memory_bytes: u64,
 }
