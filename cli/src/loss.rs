@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use cosmine::sampling::Mean;
-use cosmine::spec::{Guard, InfoNce, Lists};
+use cosmine::spec::{Directions, Guard, InfoNce, Lists};
 use cosmine::{Gradients, Loss, Rows};
 use serde::Serialize;
 
-use crate::args::LossArgs;
+use crate::args::{AlphaOnName, LossArgs};
 use crate::failure::{Failure, Inputs};
 use crate::inputs::{self, Source};
 use crate::outputs::{self, Named};
@@ -97,6 +97,7 @@ pub(crate) fn run(args: &LossArgs) -> Result<(), Failure> {
 
 /// What the parser cannot see.
 fn check(args: &LossArgs) -> Result<(), Failure> {
+    acts(args)?;
     let Some(directory) = &args.grad else { return Ok(()) };
     let inputs = [
         ("--queries", Some(&args.queries)),
@@ -110,6 +111,26 @@ fn check(args: &LossArgs) -> Result<(), Failure> {
     let written = if args.negatives.is_some() { &outputs[..] } else { &outputs[..2] };
     let written: Vec<Named> = written.iter().map(|path| ("--grad", path.as_path())).collect();
     outputs::spare_inputs(&written, &inputs)
+}
+
+/// Refuses an option that would change nothing: who gives it expects an effect.
+fn acts(args: &LossArgs) -> Result<(), Failure> {
+    let directions = args.directions;
+    if args.joint && directions.count() < 2 {
+        return Err(Failure::input(format!("--joint joins directions, and --directions names {directions} alone")));
+    }
+    let on_qk = [
+        ("--hardness", args.hardness.is_some()),
+        ("--debias", args.debias.is_some()),
+        ("--alpha", args.alpha.is_some()),
+    ];
+    if let Some((flag, _)) = on_qk.iter().find(|(_, given)| *given && !directions.contains(Directions::QK)) {
+        return Err(Failure::input(format!("{flag} acts on qk, and --directions names {directions}; add qk")));
+    }
+    if matches!(args.alpha_on, AlphaOnName::Listed) && args.negatives.is_none() {
+        return Err(Failure::input("--alpha-on listed acts on extra keys; give --negatives"));
+    }
+    Ok(())
 }
 
 fn specification(args: &LossArgs, queries: usize, keys: usize, negatives: Option<&Source>) -> Result<InfoNce, Failure> {

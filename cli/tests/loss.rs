@@ -93,7 +93,9 @@ fn options_are_the_oracles() {
     {
         let words = format!("--temperature 0.1 --directions {name}");
         batch.check(&words, &[], true, plain().directions(directions));
-        batch.check(&format!("{words} --joint"), &[], true, plain().directions(directions).joint(true));
+        if directions.count() > 1 {
+            batch.check(&format!("{words} --joint"), &[], true, plain().directions(directions).joint(true));
+        }
     }
     batch.check("--temperature 0.1 --margin 0.2", &[], true, plain().margin(0.2));
     batch.check("--temperature 0.1 --margin -0.1", &[], true, plain().margin(-0.1));
@@ -125,6 +127,23 @@ fn groups_are_guards() {
         true,
         InfoNce::new(0.05).directions(Directions::QK | Directions::KQ).guard(guard),
     );
+}
+
+#[test]
+fn options_that_would_change_nothing_are_refused() {
+    let batch = Batch::new();
+    let (queries, keys) = (batch.small.files.path("queries.npy"), batch.small.files.path("corpus.npy"));
+    for (words, named) in [
+        ("--joint", "--joint"),
+        ("--joint --directions kk", "--joint"),
+        ("--hardness 0.5 --directions kq", "--hardness"),
+        ("--debias 0.1 --directions kq,kk", "--debias"),
+        ("--alpha 1 --directions qq", "--alpha"),
+        ("--alpha 1 --alpha-on listed", "--negatives"),
+    ] {
+        let output = run(&format!("loss --temperature 1 {words}"), &[("--queries", &queries), ("--keys", &keys)]);
+        assert_fails(&output, 2, &[named]);
+    }
 }
 
 #[test]
