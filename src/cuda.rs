@@ -40,8 +40,9 @@ use crate::backend::Pair;
 use crate::backend::cuda::Cuda;
 use crate::device::{Device, check_batch};
 use crate::device_matrix::DeviceMatrix;
+use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
-use crate::matrix::{Dtype, Element, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 use crate::plan::Limits;
 use crate::spec::{InfoNce, MAX_DIM, Shape, TopK};
 

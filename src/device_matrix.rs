@@ -4,8 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 
 /// What a backend keeps of an uploaded matrix.
 pub(crate) trait Storage: Any + Send + Sync {

@@ -77,6 +77,7 @@ mod codes;
 pub mod cuda;
 mod device;
 mod device_matrix;
+mod dtype;
 mod error;
 mod matrix;
 pub mod oracle;
@@ -91,8 +92,9 @@ pub mod wgpu;
 pub use codes::{Codes, NearCodes};
 pub use device::{Device, DeviceInfo};
 pub use device_matrix::DeviceMatrix;
+pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
-pub use matrix::{Dtype, Element, Matrix, Rows, SharedBytes};
+pub use matrix::{Matrix, Rows, SharedBytes};
 pub use output::{Counts, Gradients, Loss, Neighbours, Rejected, RowStatistics, Rule, SpecialRows};
 pub use plan::Limits;
 

@@ -2,8 +2,9 @@
 
 use half::{bf16, f16};
 
+use crate::dtype::Element;
 use crate::error::Result;
-use crate::matrix::{Element, Matrix};
+use crate::matrix::Matrix;
 use crate::spec::Metric;
 
 const ROWS: usize = 12;

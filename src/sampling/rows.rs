@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 
 /// Rows between two wanted ones are read along where they are no more than so many bytes: on a device a read of its own
 /// costs more.

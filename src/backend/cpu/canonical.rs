@@ -6,7 +6,8 @@
 
 use super::lanes::{Isa, Lanes, Task};
 use crate::backend::row_scale::RowScale;
-use crate::matrix::{Dtype, Matrix};
+use crate::dtype::Dtype;
+use crate::matrix::Matrix;
 use crate::spec::Metric;
 
 const LANES: usize = 16;

@@ -1,6 +1,7 @@
 //! Rows for the tests of bounds: those that make rounding errors and residuals large.
 
-use crate::matrix::{Element, Matrix};
+use crate::dtype::Element;
+use crate::matrix::Matrix;
 
 /// Rows of all kinds in turn: sums that stagnate behind a few large elements, equal elements (every rounding goes the same
 /// way), alternating signs, elements of many magnitudes, ordinary ones, one element that rules all others, few elements

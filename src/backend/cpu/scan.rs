@@ -25,7 +25,7 @@ use super::kernel::{CHAIN, Product};
 use super::lanes::{Isa, PANEL, STRIP};
 use super::refine::Fetch;
 use super::rows::{KeyChunk, QueryBlock};
-use crate::matrix::Dtype;
+use crate::dtype::Dtype;
 use crate::plan::pieces;
 use crate::spec::Metric;
 

@@ -7,8 +7,9 @@ use super::lanes::{Isa, PANEL};
 use super::packed::{Packed, Special};
 use crate::backend::row_scale::RowScale;
 use crate::device_matrix::Storage;
+use crate::dtype::Dtype;
 use crate::error::{Result, try_vec};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 
 /// Rows that one reading brings.
 const READ_ROWS: usize = 4096;

@@ -8,7 +8,8 @@ use crate::backend::gpu::matrix_unit::{Form, MatrixUnit, TILE_ROWS, error_bound,
 use crate::backend::gpu::rows::{Chunk, Side};
 use crate::backend::gpu::{Kernel, Launch, Slice};
 use crate::backend::row_scale::RowScale;
-use crate::matrix::{Element, Matrix};
+use crate::dtype::Element;
+use crate::matrix::Matrix;
 
 /// Rows that make errors large: one huge element and many small ones, equal elements (every rounding goes the same
 /// way), alternating signs, elements of many magnitudes, near-duplicates of one row, few elements, tiny ones.

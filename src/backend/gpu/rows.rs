@@ -8,8 +8,9 @@ use std::ops::Range;
 use super::{Kernel, Launch, Offers, Queue, Slice};
 use crate::backend::row_scale::{RowScale, check_finite};
 use crate::device_matrix::Storage;
+use crate::dtype::Dtype;
 use crate::error::{Result, try_vec};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 use crate::plan::pieces;
 use crate::spec::NonFinite;
 

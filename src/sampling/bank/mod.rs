@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::draw::per_row;
 use crate::device::Device;
 use crate::device_matrix::DeviceMatrix;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result, try_vec};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 use crate::spec::Select;
 
 pub use rules::Own;

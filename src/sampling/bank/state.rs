@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::super::bytes;
 use super::{Bank, BankConfig, BankKey};
 use crate::device::Device;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 
 /// Everything a bank is, its rows included: what [`Bank::state`] gives and [`Bank::restore`] takes. As text, rows are
 /// base64 of their little-endian elements, so they come back to the bit.

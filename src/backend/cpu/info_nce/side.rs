@@ -8,8 +8,9 @@ use super::super::canonical::{Prepared, SIDE_BY_SIDE, score, scores};
 use super::super::lanes::{Isa, PANEL, STRIP};
 use super::spare::{Buffer, Spare};
 use crate::backend::row_scale::RowScale;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result, try_vec};
-use crate::matrix::{Dtype, Matrix, Rows};
+use crate::matrix::{Matrix, Rows};
 use crate::spec::{InfoNce, Metric, NonFinite};
 
 /// The queries, or all keys: in-batch keys first, extra keys behind them.

@@ -19,8 +19,8 @@ use super::super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use super::into::GROWTH;
 use super::{Block, CHOOSE_THREADS, Call, Found, Gate, ROOM, SPAN_KEYS, STATE_WORDS};
 use crate::backend::row_scale::RowScale;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::matrix::Dtype;
 use crate::spec::{NonFinite, Select, TopK};
 
 /// Queries that are few: beyond, rows are packed once and read many times.

@@ -1,77 +1,14 @@
 //! The specification of `info_nce`.
 
-use std::fmt;
-use std::str::FromStr;
+mod directions;
+mod validate;
+
 use std::sync::Arc;
 
-use super::{Bitset, Lists, Metric, NonFinite, Positives, Shape, finite, length, positive};
+pub use directions::Directions;
+
+use super::{Bitset, Lists, Metric, NonFinite, Positives};
 use crate::error::{Error, Result};
-
-/// A set of the four blocks of scores that a row's log-sum can run over. `q` are queries, `k` keys; the first letter
-/// is the side of the row's own anchor, the second the side of its candidates.
-///
-/// ```
-/// use cosmine::spec::Directions;
-/// let symmetric: Directions = "qk,kq".parse()?;
-/// assert_eq!(symmetric, Directions::QK | Directions::KQ);
-/// assert_eq!(symmetric.to_string(), "qk,kq");
-/// # Ok::<(), cosmine::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Directions(u8);
-
-impl Directions {
-    /// Query i against keys: the in-batch keys, the shared extra keys, and those listed for it.
-    pub const QK: Directions = Directions(1);
-    /// The positive key of query i against all queries.
-    pub const KQ: Directions = Directions(2);
-    /// Query i against all other queries.
-    pub const QQ: Directions = Directions(4);
-    /// The positive key of query i against all keys that are not query i's own (its positives, those listed for it).
-    pub const KK: Directions = Directions(8);
-    /// Each direction with its name.
-    pub const NAMES: [(Directions, &'static str); 4] =
-        [(Directions::QK, "qk"), (Directions::KQ, "kq"), (Directions::QQ, "qq"), (Directions::KK, "kk")];
-
-    /// Whether all of `other` are in the set.
-    pub const fn contains(self, other: Directions) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// How many directions are in the set.
-    pub const fn count(self) -> usize {
-        self.0.count_ones() as usize
-    }
-}
-
-impl std::ops::BitOr for Directions {
-    type Output = Directions;
-    fn bitor(self, other: Directions) -> Directions {
-        Directions(self.0 | other.0)
-    }
-}
-
-impl fmt::Display for Directions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> =
-            Directions::NAMES.iter().filter(|(one, _)| self.contains(*one)).map(|(_, name)| *name).collect();
-        f.write_str(&names.join(","))
-    }
-}
-
-impl FromStr for Directions {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        let mut set = Directions(0);
-        for part in text.split(',') {
-            let found = Directions::NAMES.iter().find(|(_, name)| *name == part.trim());
-            let (one, _) =
-                found.ok_or_else(|| Error::spec("directions", format!("`{part}` is none of qk, kq, qq, kk")))?;
-            set = set | *one;
-        }
-        Ok(set)
-    }
-}
 
 /// How a row with several positives is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -353,96 +290,5 @@ impl InfoNce {
     /// How many of `negatives` extra keys serve every row.
     pub(crate) fn shared(&self, negatives: usize) -> usize {
         self.shared_negatives.unwrap_or(negatives)
-    }
-
-    pub(crate) fn validate(&self, shape: Shape, negatives: usize) -> Result<()> {
-        positive("temperature", self.temperature)?;
-        if !(1.0 / self.temperature).is_finite() {
-            return Err(Error::spec("temperature", format!("1/{} overflows", self.temperature)));
-        }
-        if self.directions.count() == 0 {
-            return Err(Error::spec("directions", "the set is empty; name one of qk, kq, qq, kk"));
-        }
-        if matches!(self.positives, Positives::None) {
-            return Err(Error::spec("positives", "a loss needs positives; say which keys they are"));
-        }
-        self.positives.validate(shape.queries, shape.keys, 0)?;
-        finite("margin", self.margin)?;
-        finite("upstream", self.upstream)?;
-        self.validate_guard(shape, negatives)?;
-        if let Some(beta) = self.beta {
-            finite("beta", beta)?;
-            if beta < 0.0 {
-                return Err(Error::spec("beta", format!("{beta} is below 0")));
-            }
-        }
-        if let Some(tau_plus) = self.tau_plus
-            && !(0.0..1.0).contains(&tau_plus)
-        {
-            return Err(Error::spec("tau_plus", format!("{tau_plus} is not in [0, 1)")));
-        }
-        if let Some((alpha, _)) = self.alpha {
-            finite("alpha", alpha)?;
-            if !(1.0 / self.temperature + alpha).is_finite() {
-                return Err(Error::spec("alpha", format!("1/{} + {alpha} overflows", self.temperature)));
-            }
-        }
-        if !(0.0..1.0).contains(&self.label_smoothing) {
-            return Err(Error::spec("label_smoothing", format!("{} is not in [0, 1)", self.label_smoothing)));
-        }
-        if let Some(listed) = &self.listed {
-            listed.validate("listed", shape.queries, negatives)?;
-        }
-        if let Some(set) = &self.exclude_negatives {
-            length("exclude_negatives", set.len(), negatives)?;
-        }
-        if let Some(pairs) = &self.exclude_pairs {
-            pairs.validate("exclude_pairs", shape.queries, negatives)?;
-        }
-        if self.shared(negatives) > negatives {
-            let reason = format!("{} of {negatives} extra keys", self.shared(negatives));
-            return Err(Error::spec("shared_negatives", reason));
-        }
-        self.validate_weights(shape)
-    }
-
-    fn validate_guard(&self, shape: Shape, negatives: usize) -> Result<()> {
-        let guard = &self.guard;
-        for (argument, value) in [("guard.above", guard.above), ("guard.ratio", guard.ratio)] {
-            value.map_or(Ok(()), |value| finite(argument, value))?;
-        }
-        if let Some(ratio) = guard.ratio
-            && ratio < 0.0
-        {
-            return Err(Error::spec("guard.ratio", format!("{ratio} is below 0")));
-        }
-        if guard.query_groups.is_none() && (guard.key_groups.is_some() || guard.negative_groups.is_some()) {
-            return Err(Error::spec("guard.query_groups", "missing; groups of keys need the queries' groups"));
-        }
-        for (argument, groups, rows) in [
-            ("guard.query_groups", &guard.query_groups, shape.queries),
-            ("guard.key_groups", &guard.key_groups, shape.keys),
-            ("guard.negative_groups", &guard.negative_groups, negatives),
-        ] {
-            groups.as_ref().map_or(Ok(()), |groups| length(argument, groups.len(), rows))?;
-        }
-        Ok(())
-    }
-
-    fn validate_weights(&self, shape: Shape) -> Result<()> {
-        let Some(weights) = &self.weights else { return Ok(()) };
-        length("weights", weights.len(), shape.queries)?;
-        for (row, weight) in weights.iter().enumerate() {
-            if !weight.is_finite() || *weight < 0.0 {
-                return Err(Error::spec(
-                    "weights",
-                    format!("weight {weight} of row {row} must be finite and not negative"),
-                ));
-            }
-        }
-        match weights.iter().any(|weight| *weight > 0.0) || weights.is_empty() {
-            true => Ok(()),
-            false => Err(Error::spec("weights", "all are 0; one at least must be above 0")),
-        }
     }
 }
