@@ -16,7 +16,8 @@ pub struct Limits {
     /// `score_pairs` give the same answer to the bit; `info_nce` holds f32 copies of its rows whatever the limit, and its
     /// sums depend on the chunks: losses and gradients of two limits differ by rounding, within the 1e-5 of the largest
     /// element that the tests allow any answer. The
-    /// processor keeps up to an eighth of this, at most 32 MiB, from one `info_nce` to the next.
+    /// processor keeps up to an eighth of this from one call to the next: at most 32 MiB of `info_nce`'s, and at most
+    /// 128 MiB of `top_k`'s codes.
     pub memory_bytes: u64,
 }
 

@@ -54,8 +54,8 @@ pub(crate) struct Cpu {
     codes: Mutex<Vec<Line>>,
 }
 
-/// The most bytes of codes that wait for the next call.
-const MOST_WAITING_BYTES: u64 = 32 << 20;
+/// The most bytes of codes that wait for the next call: what the largest chunk takes.
+const MOST_WAITING_BYTES: u64 = 128 << 20;
 
 impl Cpu {
     pub(crate) fn new(limits: Limits) -> Self {

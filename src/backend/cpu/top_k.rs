@@ -25,7 +25,7 @@ use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{self, Arithmetic, ScanPlan, at_least_one_piece, pieces};
-use crate::spec::{NonFinite, Shape, TopK};
+use crate::spec::{Band, NonFinite, Select, Shape, TopK};
 
 /// What one query has found so far.
 #[derive(Default)]
@@ -133,8 +133,9 @@ impl Call<'_> {
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         let (mut start, mut spare) = (0, self.cpu.take_codes());
+        let rules = self.spec.band != Band::default() || self.spec.select != Select::Hardest;
         while start < keys.rows() {
-            let end = keys.rows().min(start.saturating_add(plan.key_rows));
+            let end = keys.rows().min(start.saturating_add(plan.chunk_rows(start, rules)));
             let excluded = self.spec.exclude.keys.as_deref();
             let rules = KeyRules { metric, nonfinite, excluded };
             let chunk = KeyChunk::read_into(isa, keys, start..end, plan.arithmetic, rules, &mut spare)?;
@@ -327,7 +328,7 @@ mod tests {
     use super::*;
     use crate::matrix::Matrix;
     use crate::plan::Limits;
-    use crate::spec::{Bitset, Metric, Positives, Select};
+    use crate::spec::{Bitset, Metric, Positives};
 
     /// Strips that were scanned again because a guess was refuted.
     pub(super) static SCANNED_AGAIN: AtomicU64 = AtomicU64::new(0);
