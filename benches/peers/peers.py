@@ -24,6 +24,7 @@ import numpy as np
 
 import contenders
 import sweep
+from machine import machine, output_of
 
 # Product and sum of each matrix product: the scores; for gradients the scores and one product for each side.
 FLOPS = {"top_k": 2, "mine": 2, "info_nce_grad": 6}
@@ -135,25 +136,6 @@ def agreement(arguments, case):
         found = np.load(paths[2])["indices"]
     others = contenders.faiss_index(corpus, arguments.threads).search(queries, K)[1]
     return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), others.tolist())]))
-
-
-def output_of(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def machine():
-    text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = [line.split(":", 1) for line in text.splitlines() if ":" in line]
-    values = {name.strip(): value.strip() for name, value in fields}
-    sets = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile")
-    return {
-        "processor": values.get("model name", platform.processor()),
-        "cores": os.cpu_count(),
-        "instruction_sets": [name for name in sets if name in values.get("flags", "").split()],
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.system(),
-        "load_before": os.getloadavg()[0],
-    }
 
 
 def table(results):
