@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Average, Averages};
+use super::{Average, Averages, bytes};
 use crate::error::{Error, Result};
 use crate::output::{Counts, RowStatistics};
 
@@ -30,6 +30,8 @@ pub struct ControllerConfig {
     pub width: Option<f64>,
     /// The band does not harden while the gap's average falls faster than this per step; absent: it always may.
     pub hold_below: Option<f64>,
+    /// Steps between two looks at the distribution of scores, 1 or above. In between the band moves over the last one.
+    pub every: u64,
 }
 
 impl Default for ControllerConfig {
@@ -45,6 +47,7 @@ impl Default for ControllerConfig {
             tail_max: 0.5,
             width: None,
             hold_below: Some(0.01),
+            every: 8,
         }
     }
 }
@@ -73,6 +76,9 @@ impl ControllerConfig {
             let reason =
                 format!("{} is not between tail_min {} and tail_max {}", self.tail, self.tail_min, self.tail_max);
             return Err(Error::spec("controller.tail", reason));
+        }
+        if self.every == 0 {
+            return Err(Error::spec("controller.every", "0; the least is every step, 1"));
         }
         match (self.width, self.hold_below) {
             (Some(width), _) if !open(width, 1.0, f64::INFINITY) => {
@@ -114,6 +120,8 @@ pub struct Controller {
     config: ControllerConfig,
     ln_tail: f64,
     hardness: Average,
+    /// The distribution that the band was placed by last.
+    scores: Option<Scores>,
     lo: Option<f64>,
     hi: Option<f64>,
 }
@@ -126,7 +134,7 @@ impl Controller {
     pub fn new(config: ControllerConfig) -> Result<Self> {
         config.validate()?;
         let hardness = Average::new(config.decay)?;
-        Ok(Controller { ln_tail: config.tail.ln(), hardness, lo: None, hi: None, config })
+        Ok(Controller { ln_tail: config.tail.ln(), hardness, scores: None, lo: None, hi: None, config })
     }
 
     /// The configuration.
@@ -166,14 +174,68 @@ impl Controller {
         self.ln_tail = (self.ln_tail + change.clamp(-limit, limit)).clamp(least, most);
     }
 
+    /// Whether the distribution of scores is due to be looked at in a step.
+    pub(super) fn looks_at(&self, step: u64) -> bool {
+        self.scores.is_none() || step.is_multiple_of(self.config.every)
+    }
+
     /// Places the band's ends at the quantiles of `counts`, which holds scores of keys as they may be drawn. Counts
     /// without a score leave the ends where they are.
     pub fn place(&mut self, counts: &Counts) {
-        let tail = self.tail();
-        if let Some(hi) = score_at_tail(counts, tail) {
-            self.hi = Some(hi);
-            self.lo = self.config.width.and_then(|width| score_at_tail(counts, (tail * width).min(1.0)));
+        if let Some(scores) = Scores::of(counts) {
+            self.scores = Some(scores);
+            self.follow();
         }
+    }
+
+    /// Places the band's ends at the quantiles of the counts that were given last, for the tail as it is now.
+    pub fn follow(&mut self) {
+        let Some(scores) = &self.scores else { return };
+        let tail = self.tail();
+        self.hi = Some(scores.at_tail(tail));
+        self.lo = self.config.width.map(|width| scores.at_tail((tail * width).min(1.0)));
+    }
+}
+
+/// How many scores lie in each bin, over all queries: one score at least.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scores {
+    #[serde(with = "bytes::words")]
+    edges: Vec<f32>,
+    counts: Vec<u64>,
+    above: u64,
+    total: u64,
+}
+
+impl Scores {
+    fn of(counts: &Counts) -> Option<Scores> {
+        let bins = counts.edges.len().checked_sub(1).filter(|bins| *bins > 0)?;
+        let mut sums = vec![0_u64; bins];
+        for row in counts.counts.chunks(bins) {
+            sums.iter_mut().zip(row).for_each(|(sum, count)| *sum += count);
+        }
+        let (below, above): (u64, u64) = (counts.below.iter().sum(), counts.above.iter().sum());
+        let total = sums.iter().sum::<u64>() + below + above;
+        (total > 0).then(|| Scores { edges: counts.edges.clone(), counts: sums, above, total })
+    }
+
+    fn at_tail(&self, tail: f64) -> f64 {
+        let edges = self.edges.windows(2).map(|pair| (f64::from(pair[0]), f64::from(pair[1])));
+        let wanted = tail.clamp(0.0, 1.0) * self.total as f64;
+        let mut passed = self.above as f64;
+        let (first, last) = (self.edges.first(), self.edges.last());
+        if passed >= wanted && self.above > 0 {
+            return last.copied().map_or(0.0, f64::from);
+        }
+        for ((lo, hi), count) in edges.zip(&self.counts).rev() {
+            let count = *count as f64;
+            if count > 0.0 && passed + count >= wanted {
+                return hi - (hi - lo) * ((wanted - passed) / count);
+            }
+            passed += count;
+        }
+        first.copied().map_or(0.0, f64::from)
     }
 }
 
@@ -195,29 +257,7 @@ pub fn hardness(rows: &RowStatistics, within: f64) -> Option<f64> {
 ///
 /// Counts per query are taken together.
 pub fn score_at_tail(counts: &Counts, tail: f64) -> Option<f64> {
-    let bins = counts.edges.len().checked_sub(1).filter(|bins| *bins > 0)?;
-    let mut sums = vec![0_u64; bins];
-    for row in counts.counts.chunks(bins) {
-        sums.iter_mut().zip(row).for_each(|(sum, count)| *sum += count);
-    }
-    let (below, above): (u64, u64) = (counts.below.iter().sum(), counts.above.iter().sum());
-    let total = sums.iter().sum::<u64>() + below + above;
-    if total == 0 {
-        return None;
-    }
-    let wanted = tail.clamp(0.0, 1.0) * total as f64;
-    let mut passed = above as f64;
-    if passed >= wanted && above > 0 {
-        return Some(f64::from(counts.edges[bins]));
-    }
-    for bin in (0..bins).rev() {
-        let (lo, hi, count) = (f64::from(counts.edges[bin]), f64::from(counts.edges[bin + 1]), sums[bin] as f64);
-        if count > 0.0 && passed + count >= wanted {
-            return Some(hi - (hi - lo) * ((wanted - passed) / count));
-        }
-        passed += count;
-    }
-    Some(f64::from(counts.edges[0]))
+    Scores::of(counts).map(|scores| scores.at_tail(tail))
 }
 
 #[cfg(test)]

@@ -203,6 +203,13 @@ impl Curriculum {
             controller.place(counts);
         }
     }
+
+    /// Moves the controller's band over the distribution it saw last.
+    pub fn follow(&mut self) {
+        if let Some(controller) = &mut self.controller {
+            controller.follow();
+        }
+    }
 }
 
 #[cfg(test)]

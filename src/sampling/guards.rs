@@ -131,7 +131,7 @@ impl Drawing<'_> {
             .positive_scores(open.iter().map(|row| self.positives[*row]).collect())
             .draw_numbers(open.iter().map(|row| batch.number(*row)).collect())
             .exclude_keys(pool.blocked.clone())
-            .exclude_pairs(Lists::from_rows(open.iter().map(|row| pool.refused[*row].iter().copied())))
+            .exclude_pairs(Lists::from_rows(open.iter().map(|row| pool.refused[*row].iter())))
             .select(select);
         spec.band = self.guards.band(&aim.band);
         if let (Some(keys), Some(queries)) = (pool.groups(), batch.query_groups) {
@@ -177,8 +177,8 @@ impl Drawing<'_> {
                 .map(|row| {
                     let refused = &pool.refused[*row];
                     let inside = self.inside(aim, *row);
-                    let hits = scored[*row].iter().filter(|hit| inside(hit) && !refused.contains(&hit.key));
-                    self.window(pool, aim, *row, hits.copied().collect(), want[*row])
+                    let hits = scored[*row].iter().filter(|hit| inside(hit) && !refused.contains(hit.key));
+                    self.window(pool, aim, *row, hits.copied(), want[*row])
                 })
                 .collect();
             let found = self.duplicates(pool, &open, &windows)?;
@@ -257,7 +257,7 @@ impl Drawing<'_> {
             let found = self.duplicates(pool, &rows, &passing)?;
             for (row, order) in candidates.iter().enumerate() {
                 duplicates += found[row].len() as u64;
-                pool.refused[row].extend(&found[row]);
+                pool.refused[row].extend(found[row].iter().copied());
                 let passes = |key: &usize| found[row].binary_search(key).is_err();
                 let hit = |key: &usize| passing[row].iter().find(|hit| hit.key == *key).copied();
                 let left = want[row] - drawn[row].len();
@@ -304,16 +304,22 @@ impl Drawing<'_> {
     }
 
     /// The keys that the selection looks at, of those that pass, given the hardest first.
-    fn window(&self, pool: &Pool, aim: &Aim, row: usize, mut hits: Vec<Hit>, want: usize) -> Vec<Hit> {
-        match aim.band.ranks {
-            Some([_, to]) => hits.truncate(to),
-            None => {
-                sort_by_draw(&mut hits, self.select(pool, aim), self.batch.number(row), |hit| hit.score);
-                // As many as a scan would look at, so that lists and scans take alike.
-                hits.truncate(if self.penalises(aim) { want.saturating_mul(LOOKED_AT) } else { want });
+    fn window(&self, pool: &Pool, aim: &Aim, row: usize, hits: impl IntoIterator<Item = Hit>, want: usize) -> Vec<Hit> {
+        let hits = hits.into_iter();
+        if let Some([_, to]) = aim.band.ranks {
+            return hits.take(to).collect();
+        }
+        // As many as a scan would look at, so that lists and scans take alike.
+        let most = if self.penalises(aim) { want.saturating_mul(LOOKED_AT) } else { want };
+        match self.select(pool, aim) {
+            Select::Hardest => hits.take(most).collect(),
+            select => {
+                let mut hits: Vec<Hit> = hits.collect();
+                sort_by_draw(&mut hits, select, self.batch.number(row), |hit| hit.score);
+                hits.truncate(most);
+                hits
             }
         }
-        hits
     }
 
     /// What the selection takes of the keys that it looks at.
@@ -321,8 +327,7 @@ impl Drawing<'_> {
         if let Some([from, _]) = aim.band.ranks {
             hits.drain(..from.min(hits.len()));
         }
-        let select = self.select(pool, aim);
-        let number = self.batch.number(row);
+        let (select, number) = (self.select(pool, aim), self.batch.number(row));
         if self.penalises(aim) {
             let left = |hit: &Hit| {
                 let penalty = pool.id(hit.key).map_or(0.0, |id| self.usage.penalty(self.step, use_key(id)));
@@ -330,7 +335,8 @@ impl Drawing<'_> {
             };
             hits.sort_by(|a, b| left(b).total_cmp(&left(a)).then(a.key.cmp(&b.key)));
             sort_by_draw(&mut hits, select, number, left);
-        } else {
+        } else if aim.band.ranks.is_some() {
+            // Without ranks the window is the draw already.
             sort_by_draw(&mut hits, select, number, |hit| hit.score);
         }
         hits.truncate(want);

@@ -61,7 +61,7 @@ impl Sampler {
         (record.gap, record.gap_rate) = (self.run.averages.gap.value(), self.run.averages.gap.rate());
         self.run.curriculum.observe(statistics, &self.run.averages);
         let finite = [&gradients.queries, &gradients.keys, &gradients.negatives];
-        let finite = finite.iter().all(|part| part.iter().all(|value| value.is_finite()));
+        let finite = finite.iter().all(|part| all_finite(part));
         let health = Health {
             loss: Some(if finite { f64::from(loss.loss) } else { f64::NAN }),
             uniformity,
@@ -90,8 +90,9 @@ impl Sampler {
 
     /// The controller places the band of the next step; what was told is told.
     fn end_step(&mut self, draw: &Draw) {
-        if let Some(counts) = &draw.placing {
-            self.run.curriculum.place(counts);
+        match &draw.placing {
+            Some(counts) => self.run.curriculum.place(counts),
+            None => self.run.curriculum.follow(),
         }
         self.run.recall.add(self.run.step_recall);
         // Codes are judged by what they were chosen for.
@@ -219,6 +220,11 @@ impl Sampler {
         scores.into_iter().filter(|score| !score.is_nan()).for_each(|score| mean.add(potential(score)));
         Ok((mean.count() > 0).then(|| mean.value().ln()))
     }
+}
+
+/// Whether all values are finite; looks at many of them side by side.
+fn all_finite(values: &[f32]) -> bool {
+    values.chunks(1024).all(|values| values.iter().fold(true, |finite, value| finite & value.is_finite()))
 }
 
 fn sources(draw: &Draw) -> Vec<Source> {

@@ -1,7 +1,7 @@
 //! A source during one draw: its keys, and who must not get which.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bank::Bank;
@@ -20,8 +20,36 @@ enum Ids<'a> {
     Row,
     /// The rows by id.
     Given(Cow<'a, [i64]>, HashMap<i64, usize>),
+    /// As the bank knows them.
+    Bank(&'a Bank),
     /// Nowhere: the keys are found in this source only.
     Unknown,
+}
+
+/// Keys, each once: a few, looked up far more often than they change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeySet(Vec<usize>);
+
+impl KeySet {
+    pub(super) fn insert(&mut self, key: usize) {
+        if let Err(place) = self.0.binary_search(&key) {
+            self.0.insert(place, key);
+        }
+    }
+
+    pub(super) fn extend(&mut self, keys: impl IntoIterator<Item = usize>) {
+        self.0.extend(keys);
+        self.0.sort_unstable();
+        self.0.dedup();
+    }
+
+    pub(super) fn contains(&self, key: usize) -> bool {
+        self.0.binary_search(&key).is_ok()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().copied()
+    }
 }
 
 /// A source during one draw.
@@ -30,11 +58,11 @@ pub(super) struct Pool<'a> {
     pub(super) rows: &'a dyn Rows,
     ids: Ids<'a>,
     groups: Option<Arc<[i64]>>,
-    embedded_at: Option<Cow<'a, [u64]>>,
+    embedded_at: Option<&'a [u64]>,
     /// Keys that nobody gets.
     pub(super) blocked: Bitset,
     /// Keys that a query does not get.
-    pub(super) refused: Vec<BTreeSet<usize>>,
+    pub(super) refused: Vec<KeySet>,
     /// The only keys that a query may get, where it has a list.
     lists: Option<&'a Lists>,
     /// Where the banded tiers look for a query, in place of all keys; empty where nobody has such a list.
@@ -53,7 +81,7 @@ impl<'a> Pool<'a> {
     pub(super) fn corpus(corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
         let mut pool = Pool::new(Source::Corpus, corpus.rows, corpus.ids.map(Cow::Borrowed), batch);
         pool.groups = corpus.groups.map(Arc::from);
-        pool.embedded_at = corpus.embedded_at.map(Cow::Borrowed);
+        pool.embedded_at = corpus.embedded_at;
         pool.refuse_excluded(batch)?;
         if let Some(lists) = batch.candidates {
             lists.validate("candidates", batch.rows(), corpus.rows.rows())?;
@@ -102,46 +130,22 @@ impl<'a> Pool<'a> {
 
     /// The keys of earlier steps that count at `step`; of several with one id the one that was embedded last.
     pub(super) fn bank(bank: &'a Bank, step: u64, batch: &Batch<'a>, corpus: Option<&Corpus<'a>>) -> Pool<'a> {
-        let slots = bank.config().slots;
-        let dead = bank.excluded(step);
-        let live = || (0..slots).filter(|slot| !dead.contains(*slot)).filter_map(|slot| Some((slot, bank.key(slot)?)));
-        let mut newest: HashMap<i64, usize> = HashMap::new();
-        let mut ids = vec![0; slots];
-        let mut embedded = vec![0; slots];
-        let mut groups = vec![0; slots];
-        let mut grouped = true;
-        let mut blocked = dead.clone();
-        for (slot, key) in live() {
-            // Keys enter with their ids.
-            let Some(id) = key.id else { continue };
-            (ids[slot], embedded[slot]) = (id, key.embedded);
-            grouped &= key.group.is_some();
-            groups[slot] = key.group.unwrap_or_default();
-            match newest.insert(id, slot) {
-                Some(other) if embedded[other] > key.embedded => {
-                    newest.insert(id, other);
-                    blocked.insert(slot);
-                }
-                Some(other) => blocked.insert(other),
-                None => {}
-            }
-        }
-        let in_batch: Vec<usize> =
-            batch.key_ids.into_iter().flatten().filter_map(|id| newest.get(id).copied()).collect();
-        in_batch.into_iter().for_each(|slot| blocked.insert(slot));
-        let mut refused = vec![BTreeSet::new(); batch.rows()];
+        let mut blocked = bank.excluded(step);
+        bank.repeated().items().for_each(|slot| blocked.insert(slot));
+        batch.key_ids.into_iter().flatten().filter_map(|id| bank.newest(*id)).for_each(|slot| blocked.insert(slot));
+        let mut refused = vec![KeySet::default(); batch.rows()];
         if let Some(excluded) = batch.excluded {
             let id = |key: usize| corpus.and_then(|corpus| corpus.ids).map_or(key as i64, |ids| ids[key]);
             for (row, refused) in refused.iter_mut().enumerate() {
-                refused.extend(excluded.get(row).iter().filter_map(|key| newest.get(&id(*key))));
+                refused.extend(excluded.get(row).iter().filter_map(|key| bank.newest(id(*key))));
             }
         }
         Pool {
             source: Source::Bank,
             rows: bank.rows(),
-            ids: Ids::Given(ids.into(), newest),
-            groups: grouped.then(|| groups.into()),
-            embedded_at: Some(embedded.into()),
+            ids: Ids::Bank(bank),
+            groups: bank.groups().cloned(),
+            embedded_at: None,
             blocked,
             refused,
             lists: None,
@@ -164,7 +168,7 @@ impl<'a> Pool<'a> {
             }
             Ids::Given(ids, by_id)
         });
-        let refused = vec![BTreeSet::new(); batch.rows()];
+        let refused = vec![KeySet::default(); batch.rows()];
         let mut pool = Pool {
             source,
             rows,
@@ -189,7 +193,7 @@ impl<'a> Pool<'a> {
         let Some(excluded) = batch.excluded else { return Ok(()) };
         excluded.validate("excluded", batch.rows(), self.rows.rows())?;
         for (row, refused) in self.refused.iter_mut().enumerate() {
-            refused.extend(excluded.get(row));
+            refused.extend(excluded.get(row).iter().copied());
         }
         Ok(())
     }
@@ -199,6 +203,7 @@ impl<'a> Pool<'a> {
         match &self.ids {
             Ids::Row => usize::try_from(id).ok().filter(|row| *row < self.rows.rows()),
             Ids::Given(_, by_id) => by_id.get(&id).copied(),
+            Ids::Bank(bank) => bank.newest(id),
             Ids::Unknown => None,
         }
     }
@@ -208,6 +213,7 @@ impl<'a> Pool<'a> {
         match &self.ids {
             Ids::Row => Some(key as i64),
             Ids::Given(ids, _) => Some(ids[key]),
+            Ids::Bank(bank) => bank.key(key).and_then(|key| key.id),
             Ids::Unknown => None,
         }
     }
@@ -229,7 +235,10 @@ impl<'a> Pool<'a> {
 
     /// Steps since a key was embedded.
     pub(super) fn age(&self, key: usize, step: u64) -> Option<u64> {
-        self.embedded_at.as_ref().map(|steps| step.saturating_sub(steps[key]))
+        match &self.ids {
+            Ids::Bank(bank) => bank.age(key, step),
+            _ => self.embedded_at.map(|steps| step.saturating_sub(steps[key])),
+        }
     }
 
     /// The groups of the keys, where queries and keys have groups.
@@ -243,6 +252,6 @@ impl<'a> Pool<'a> {
             (Some(keys), Some(queries)) => keys[key] == queries[row],
             _ => false,
         };
-        !own_group && !self.blocked.contains(key) && !self.refused[row].contains(&key)
+        !own_group && !self.blocked.contains(key) && !self.refused[row].contains(key)
     }
 }

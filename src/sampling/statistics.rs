@@ -141,7 +141,15 @@ pub fn usage(uses: &[f64], keys: usize) -> Result<Option<UsageRecord>> {
     let unused = keys - sorted.len();
     let weighted: Sum = sorted.iter().enumerate().map(|(place, uses)| (unused + place + 1) as f64 * uses).collect();
     let n = keys as f64;
-    let entropy: Sum = sorted.iter().map(|uses| -(uses / total) * (uses / total).ln()).collect();
+    // Of equal uses, which stand side by side and are many, one logarithm serves all.
+    let mut last = (f64::NAN, 0.0);
+    let term = |uses: &f64| {
+        if *uses != last.0 {
+            last = (*uses, -(uses / total) * (uses / total).ln());
+        }
+        last.1
+    };
+    let entropy: Sum = sorted.iter().map(term).collect();
     Ok(Some(UsageRecord {
         // Rounding may leave −1e-17 where all are used alike.
         gini: (2.0 * weighted.value() / (n * total) - (n + 1.0) / n).max(0.0),

@@ -19,7 +19,8 @@ const PLACING_BINS: usize = 400;
 impl Sampler {
     /// The scores of the sources that the controller places its band by, where it is in force.
     pub(super) fn placing(&self, batch: &Batch, pools: &[(Pool, f64)]) -> Result<Option<Counts>> {
-        if self.run.curriculum.controller().is_none() || self.scheme() != Scheme::Curriculum {
+        let looks = self.run.curriculum.controller().is_some_and(|controller| controller.looks_at(self.run.step));
+        if !looks || self.scheme() != Scheme::Curriculum {
             return Ok(None);
         }
         let Some((pool, _)) = pools.iter().find(|(pool, _)| pool.source != Source::Listed) else { return Ok(None) };

@@ -1,6 +1,6 @@
 //! The tiers at work: who is asked for how many keys, and what was taken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::draw::{Batch, DrawnKey, Negative};
 use super::guards::{Aim, Drawing, Hit, by_score, use_key};
@@ -121,7 +121,6 @@ pub(super) struct Extra {
 impl Extra {
     pub(super) fn of(negatives: &[Negative], batch: &Batch, pools: &[(Pool, f64)], shared: bool) -> Extra {
         let find = |source: Source| pools.iter().map(|(pool, _)| pool).find(|pool| pool.source == source);
-        let pool = |source: Source| find(source).expect("a key was drawn from it");
         let place = |negative: &Negative| (negative.source, negative.key);
         let mut found: Vec<(Source, usize)> = negatives.iter().map(place).collect();
         found.sort_unstable();
@@ -133,17 +132,21 @@ impl Extra {
         }
         // Listed keys are their query's own, and a key that is excluded for one query cannot serve all.
         let serves_all = |(source, key): &(Source, usize)| {
-            shared && *source != Source::Listed && pool(*source).id(*key).is_none_or(|id| !excluded.contains(&id))
+            let id = find(*source).and_then(|pool| pool.id(*key));
+            shared && *source != Source::Listed && id.is_none_or(|id| !excluded.contains(&id))
         };
         let (all, some): (Vec<_>, Vec<_>) = found.into_iter().partition(serves_all);
-        let shared = all.len();
-        let order: Vec<(Source, usize)> = all.into_iter().chain(some).collect();
-        let places: BTreeMap<(Source, usize), usize> = order.iter().copied().zip(0..).collect();
+        // Both parts are ascending, so that a key is found in one of them.
+        let place_of = |key: (Source, usize)| match all.binary_search(&key) {
+            Ok(place) => place,
+            Err(_) => all.len() + some.partition_point(|other| *other < key),
+        };
+        let keys = || all.iter().chain(&some).filter_map(|(source, key)| Some((find(*source)?, *key)));
         Extra {
-            keys: order.iter().map(|(source, key)| pool(*source).drawn(*key)).collect(),
-            shared,
-            places: negatives.iter().map(|negative| places[&place(negative)]).collect(),
-            use_keys: order.iter().map(|(source, key)| pool(*source).id(*key).map(use_key)).collect(),
+            keys: keys().map(|(pool, key)| pool.drawn(key)).collect(),
+            shared: all.len(),
+            places: negatives.iter().map(|negative| place_of(place(negative))).collect(),
+            use_keys: keys().map(|(pool, key)| pool.id(key).map(use_key)).collect(),
         }
     }
 }

@@ -58,6 +58,9 @@ struct Uses {
     step: u64,
 }
 
+/// Powers of the decay that are kept while uses are counted.
+const MOST_POWERS: usize = 1 << 12;
+
 impl Usage {
     /// Uses below this are none.
     pub const FORGOTTEN: f64 = 1e-3;
@@ -90,8 +93,8 @@ impl Usage {
     /// Counts the keys that `step` used, each as often as it is named. Steps do not fall.
     pub fn record(&mut self, step: u64, keys: impl IntoIterator<Item = usize>) {
         for key in keys {
-            let uses = self.uses(step, key) + 1.0;
-            self.keys.insert(key, Uses { uses, step });
+            let entry = self.keys.entry(key).or_insert(Uses { uses: 0.0, step });
+            *entry = Uses { uses: entry.at(step, self.config.decay) + 1.0, step };
         }
         if step.saturating_sub(self.swept) >= Usage::SWEEP_STEPS {
             let decay = self.config.decay;
@@ -113,7 +116,20 @@ impl Usage {
     /// All keys with uses at `step`, by key.
     pub fn counts(&self, step: u64) -> impl Iterator<Item = (usize, f64)> {
         let decay = self.config.decay;
-        self.keys.iter().map(move |(key, entry)| (*key, entry.at(step, decay))).filter(|(_, uses)| *uses > 0.0)
+        // Keys that were used in one step have one power of the decay.
+        let mut powers: Vec<Option<f64>> = Vec::new();
+        let mut power = move |entry: &Uses| {
+            let steps = step.saturating_sub(entry.step) as usize;
+            if steps >= MOST_POWERS {
+                return entry.power(step, decay);
+            }
+            if powers.len() <= steps {
+                powers.resize(steps + 1, None);
+            }
+            *powers[steps].get_or_insert_with(|| entry.power(step, decay))
+        };
+        let uses = self.keys.iter().map(move |(key, entry)| (*key, entry.times(power(entry))));
+        uses.filter(|(_, uses)| *uses > 0.0)
     }
 
     /// The keys, of `len`, that have reached the cap at `step`: what [`TopK`](crate::spec::TopK) is to exclude.
@@ -150,8 +166,16 @@ impl Usage {
 impl Uses {
     /// What they count at `step`.
     fn at(&self, step: u64, decay: f64) -> f64 {
-        let steps = i32::try_from(step.saturating_sub(self.step)).unwrap_or(i32::MAX);
-        let uses = self.uses * decay.powi(steps);
+        self.times(self.power(step, decay))
+    }
+
+    /// What has become of one use by `step`.
+    fn power(&self, step: u64, decay: f64) -> f64 {
+        decay.powi(i32::try_from(step.saturating_sub(self.step)).unwrap_or(i32::MAX))
+    }
+
+    fn times(&self, power: f64) -> f64 {
+        let uses = self.uses * power;
         if uses < Usage::FORGOTTEN { 0.0 } else { uses }
     }
 }

@@ -43,6 +43,13 @@ impl Bitset {
         self.words[item / 64] |= 1 << (item % 64);
     }
 
+    /// Takes key `item` out of the set; a key behind the end is not in it.
+    pub(crate) fn remove(&mut self, item: usize) {
+        if let Some(word) = self.words.get_mut(item / 64) {
+            *word &= !(1 << (item % 64));
+        }
+    }
+
     /// Whether key `item` is in the set; a key behind the end is not.
     pub fn contains(&self, item: usize) -> bool {
         item < self.len && self.words[item / 64] >> (item % 64) & 1 == 1

@@ -1,6 +1,7 @@
 //! Keys of earlier steps, kept on the device: a ring that is used in place as extra keys of `info_nce` and as keys of
 //! `top_k`.
 
+mod index;
 mod rules;
 mod state;
 
@@ -15,6 +16,8 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result, try_vec};
 use crate::matrix::{Matrix, Rows};
 use crate::spec::Select;
+
+use index::Index;
 
 pub use rules::Own;
 pub use state::BankState;
@@ -99,6 +102,7 @@ pub struct Bank {
     config: BankConfig,
     rows: DeviceMatrix,
     keys: Vec<Option<BankKey>>,
+    index: Index,
     /// The slot that the next key takes by [`Replace::Fifo`].
     next: usize,
     /// Keys seen since the bank was made.
@@ -117,7 +121,8 @@ impl Bank {
         let zeros = try_vec(0_u8, dim.saturating_mul(dtype.bytes()), "an empty row of the bank")?;
         let rows = device.upload(&Matrix::from_bytes(&zeros, dtype, config.slots, dim, 0)?)?;
         let keys = try_vec(None, config.slots, "keys of the bank")?;
-        Ok(Bank { config, rows, keys, next: 0, seen: 0 })
+        let index = Index::new(config.slots);
+        Ok(Bank { config, rows, keys, index, next: 0, seen: 0 })
     }
 
     /// What the bank is.
@@ -148,7 +153,7 @@ impl Bank {
 
     /// Whether no slot holds a key that counts at `step`.
     pub fn is_empty(&self, step: u64) -> bool {
-        self.len(step) == 0
+        !self.keys.iter().any(|key| self.counts(key, step))
     }
 
     fn counts(&self, key: &Option<BankKey>, step: u64) -> bool {
@@ -188,7 +193,7 @@ impl Bank {
         };
         self.write(keys, &taken)?;
         for (slot, row) in &taken {
-            self.keys[*slot] = Some(entry(*row));
+            self.put(*slot, Some(entry(*row)));
         }
         Ok(taken.len())
     }
@@ -208,9 +213,15 @@ impl Bank {
         let before: Vec<Option<BankKey>> = changed.keys().map(|slot| self.keys[*slot]).collect();
         self.write(rows, &changed)?;
         for (slot, key) in changed.keys().zip(before) {
-            self.keys[*slot] = key.map(|key| BankKey { embedded: step, ..key });
+            self.put(*slot, key.map(|key| BankKey { embedded: step, ..key }));
         }
         Ok(changed.len())
+    }
+
+    /// Says what a slot holds from now on.
+    fn put(&mut self, slot: usize, key: Option<BankKey>) {
+        self.index.replace(slot, self.keys[slot].as_ref(), key.as_ref());
+        self.keys[slot] = key;
     }
 
     fn check_rows(&self, rows: &dyn Rows) -> Result<()> {
@@ -250,7 +261,7 @@ impl Bank {
     /// Writes rows of `rows` into slots, run after run of neighbouring slots. The slots are empty until all is written.
     fn write(&mut self, rows: &dyn Rows, taken: &BTreeMap<usize, usize>) -> Result<()> {
         let matrix = rows.read(0..rows.rows())?;
-        taken.keys().for_each(|slot| self.keys[*slot] = None);
+        taken.keys().for_each(|slot| self.put(*slot, None));
         let pairs: Vec<(usize, usize)> = taken.iter().map(|(slot, row)| (*slot, *row)).collect();
         for run in pairs.chunk_by(|a, b| b.0 == a.0 + 1) {
             let (slot, row) = run[0];

@@ -20,7 +20,10 @@ pub struct Own<'a> {
 impl Bank {
     /// The slots that do not count at `step`: empty ones, and those whose key is too old.
     pub fn excluded(&self, step: u64) -> Bitset {
-        let mut set = Bitset::new(self.config.slots);
+        let mut set = self.index.empty().clone();
+        if self.config.max_age.is_none() {
+            return set;
+        }
         let slots = self.keys.iter().enumerate();
         slots.filter(|(_, key)| !self.counts(key, step)).for_each(|(slot, _)| set.insert(slot));
         set
@@ -65,6 +68,21 @@ impl Bank {
         let pairs = joined(spec.exclude_pairs.as_ref(), self.own(queries, own)?)?;
         let keys = self.with_excluded(spec.exclude_negatives.as_deref(), step)?;
         Ok(spec.exclude_pairs(pairs).exclude_negatives(keys))
+    }
+
+    /// The slot of the key with an id; where several hold it, of the one that was embedded last.
+    pub(in super::super) fn newest(&self, id: i64) -> Option<usize> {
+        self.index.newest(id)
+    }
+
+    /// The slots whose id another slot holds that was embedded later.
+    pub(in super::super) fn repeated(&self) -> &Bitset {
+        self.index.repeated()
+    }
+
+    /// The group of the key in each slot, where all keys that have an id have a group.
+    pub(in super::super) fn groups(&self) -> Option<&Arc<[i64]>> {
+        self.index.groups()
     }
 
     fn with_excluded(&self, given: Option<&Bitset>, step: u64) -> Result<Arc<Bitset>> {

@@ -77,7 +77,8 @@ impl Bank {
             bank.rows.update(run.start, &Matrix::from_bytes(bytes, dtype, run.len(), state.dim, row_bytes)?)?;
             first += run.len();
         }
-        (bank.keys, bank.next, bank.seen) = (state.keys.clone(), state.next, state.seen);
+        state.keys.iter().enumerate().for_each(|(slot, key)| bank.put(slot, *key));
+        (bank.next, bank.seen) = (state.next, state.seen);
         Ok(bank)
     }
 }
