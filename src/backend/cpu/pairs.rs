@@ -1,5 +1,7 @@
 //! `score_pairs`: canonical scores of listed pairs.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::Cpu;
@@ -68,20 +70,31 @@ pub(crate) fn score_pairs(
     })?;
     let rows = (0..pairs.rows()).flat_map(|query| pairs.get(query).iter().map(move |key| (query, *key)));
     listed.extend(rows.enumerate().map(|(slot, (query, key))| Listed { key, query, slot }));
-    listed.par_sort_unstable();
+    let (query_step, key_step) = (read_step(cpu, queries), read_step(cpu, keys));
+    // Lists are ascending, so where all rows are read at once the pairs are in order.
+    let at_once = query_step >= queries.rows() && key_step >= keys.rows();
+    if !at_once {
+        listed.par_sort_unstable();
+    }
     let mut all_finite = true;
-    for query_range in pieces(queries.rows(), read_step(cpu, queries)) {
+    for query_range in pieces(queries.rows(), query_step) {
         let block = queries.read(query_range.clone())?;
-        for range in pieces(keys.rows(), read_step(cpu, keys)) {
-            let start = listed.partition_point(|pair| pair.key < range.start);
-            let end = listed.partition_point(|pair| pair.key < range.end);
-            let mut inside: Vec<Listed> =
-                listed[start..end].iter().filter(|pair| query_range.contains(&pair.query)).copied().collect();
+        for range in pieces(keys.rows(), key_step) {
+            let inside = match at_once {
+                true => Cow::Borrowed(&listed[..]),
+                false => {
+                    let start = listed.partition_point(|pair| pair.key < range.start);
+                    let end = listed.partition_point(|pair| pair.key < range.end);
+                    let inside = listed[start..end].iter().filter(|pair| query_range.contains(&pair.query));
+                    let mut inside: Vec<Listed> = inside.copied().collect();
+                    inside.par_sort_unstable_by_key(|pair| (pair.query, pair.key));
+                    Cow::Owned(inside)
+                }
+            };
             if inside.is_empty() {
                 continue;
             }
             let chunk = keys.read(range.clone())?;
-            inside.par_sort_unstable_by_key(|pair| (pair.query, pair.key));
             let read = Read {
                 cpu,
                 metric,
