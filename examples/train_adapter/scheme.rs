@@ -1,5 +1,7 @@
 //! How negatives are chosen: files under `schemes`, each a sampler's configuration and what is mined for it.
 
+use std::num::NonZeroUsize;
+
 use cosmine::sampling::{SamplerConfig, Schedule};
 use serde::Deserialize;
 
@@ -32,29 +34,10 @@ pub(crate) struct Plan {
     /// Whether keys of the query's own group are kept out.
     #[serde(default)]
     pub(crate) groups: bool,
-    /// What is mined for it; absent: nothing.
-    pub(crate) mine: Option<Mining>,
+    /// Epochs after which the corpus is embedded anew, and lists are mined where the sampler keeps some; absent: never.
+    pub(crate) refresh: Option<NonZeroUsize>,
     /// What the sampler is told.
     pub(crate) sampler: SamplerConfig,
-}
-
-/// Lists of candidates, mined over all training rows at the beginning of epochs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Mining {
-    /// Epochs between two minings.
-    pub(crate) every: usize,
-    /// Keys per list; 0: rows are embedded anew, and nothing is mined.
-    pub(crate) length: usize,
-    /// The share of the lists that one mining may bring up to date, the oldest first.
-    #[serde(default = "one")]
-    pub(crate) budget: f64,
-    /// The share of the positive's score that a key of a list may reach; absent: any.
-    pub(crate) ratio: Option<f32>,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 impl Scheme {

@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
-use cosmine::sampling::{
-    Batch, Draw, Event, HeldOutRecord, Log, RefreshRecord, Sampler, SamplerConfig, Source, StepRecord,
-};
+use cosmine::sampling::{Batch, Draw, Event, HeldOutRecord, Log, Sampler, SamplerConfig, Source, StepRecord};
 use cosmine::{Device, Gradients, Loss, Matrix, Rows};
 
 use crate::Result;
 use crate::adapter::Adapter;
 use crate::audit::Audit;
-use crate::corpus::Mined;
+use crate::corpus::Embedded;
 use crate::data::{Data, Split, gather, shuffled};
 use crate::evaluate::evaluate;
 use crate::scheme::Plan;
@@ -45,10 +43,9 @@ pub(crate) fn train(run: Run, mut log: Option<&mut dyn Log>) -> Result<Outcome> 
     let mut events = Vec::new();
     for epoch in 0..run.settings.epochs {
         let order = shuffled(run.split.train.len(), run.seed, epoch);
-        let mut refreshed = trainer.refresh(epoch)?;
+        trainer.refresh(epoch)?;
         for (batch, places) in order.chunks_exact(run.settings.batch).enumerate() {
             let (mut record, draw, loss) = trainer.step(places)?;
-            record.refresh = refreshed.take();
             if let Some(log) = &mut log {
                 audit.observe(&run, places, &draw, &loss)?;
                 if batch + 1 == run.batches() {
@@ -87,7 +84,7 @@ struct Trainer<'a> {
     run: Run<'a>,
     pair: [Adapter; 2],
     sampler: Sampler,
-    mined: Mined<'a>,
+    corpus: Embedded<'a>,
     snapshots: Snapshots,
     clock: Clock,
     /// Of training and of mining.
@@ -103,7 +100,7 @@ impl<'a> Trainer<'a> {
         let pair = [Adapter::new(run.data.dim), Adapter::new(run.data.dim)];
         Ok(Trainer {
             sampler: Sampler::new(run.device, config)?,
-            mined: Mined::new(run)?,
+            corpus: Embedded::new(run)?,
             snapshots: Snapshots::new(&pair, (run.batches() * run.settings.epochs / 20).max(1) as u64),
             pair,
             run,
@@ -112,17 +109,14 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Embeds and mines the corpus anew where an epoch begins with that.
-    fn refresh(&mut self, epoch: usize) -> Result<Option<RefreshRecord>> {
+    /// Embeds the corpus anew, and mines it, where an epoch begins with that.
+    fn refresh(&mut self, epoch: usize) -> Result<()> {
         self.clock.lap();
-        let refreshed = match &self.run.plan.mine {
-            Some(mining) if epoch.is_multiple_of(mining.every) => {
-                Some(self.mined.refresh(mining, &self.pair, self.sampler.step())?)
-            }
-            _ => None,
-        };
+        if self.run.plan.refresh.is_some_and(|epochs| epoch.is_multiple_of(epochs.get())) {
+            self.corpus.refresh(&mut self.sampler, &self.pair)?;
+        }
         self.seconds[1] += self.clock.lap();
-        Ok(refreshed)
+        Ok(())
     }
 
     /// A step: embed, draw, learn, observe.
@@ -136,15 +130,11 @@ impl<'a> Trainer<'a> {
 
         let ids: Vec<i64> = places.iter().map(|place| *place as i64).collect();
         let groups: Vec<i64> = rows().map(|row| data.groups[row]).collect();
-        let candidates = self.mined.candidates(places);
         let mut batch = Batch::new(&queries, &keys).ids(&ids, &ids);
         if plan.groups {
             batch = batch.groups(&groups, &groups);
         }
-        if let Some(candidates) = &candidates {
-            batch = batch.candidates(candidates);
-        }
-        let draw = self.sampler.draw(&batch, Some(&self.mined.corpus()))?;
+        let draw = self.sampler.draw(&batch, Some(&self.corpus.corpus()))?;
         self.seconds[1] += self.clock.lap();
 
         self.snapshots.take(draw.step, &self.pair);
