@@ -1,5 +1,8 @@
 // What the scans of top-k do with a score: gate, count, append. See top_k.cu for what the buffers hold.
 //
+// A score is given by what it is at least and at most, `least` and `most`, but for the gate's error: the same number twice
+// where that error is all.
+//
 // Constants: LISTS, DRAW, COUNT, as in top_k.cu. The file that includes this one has score.cuh, scan.cuh and draws.cuh.
 
 #define POOL_WORDS (DRAW == 0u ? 2u : 3u)
@@ -29,13 +32,14 @@ __device__ __forceinline__ void count_score(
     unsigned *unsure,
     unsigned row,
     unsigned column,
-    float score,
+    float least,
+    float most,
     const Gate &gate
 ) {
     bool near = false;
 #pragma unroll
     for (unsigned limit = 0u; limit < 4u; limit++) {
-        near = near || fabsf(score - gate.limits[limit]) <= gate.error;
+        near = near || (least - gate.limits[limit] <= gate.error && gate.limits[limit] - most <= gate.error);
     }
     if (near) {
         unsigned at = atomicAdd(&unsure[0], 1u);
@@ -47,13 +51,13 @@ __device__ __forceinline__ void count_score(
         return;
     }
     unsigned rule = 4u;
-    if (score < gate.limits[0]) {
+    if (least < gate.limits[0]) {
         rule = 0u;
-    } else if (score > gate.limits[1]) {
+    } else if (least > gate.limits[1]) {
         rule = 1u;
-    } else if (score > gate.limits[2]) {
+    } else if (least > gate.limits[2]) {
         rule = 2u;
-    } else if (score > gate.limits[3]) {
+    } else if (least > gate.limits[3]) {
         rule = 3u;
     }
     if (rule < 4u) {
@@ -88,8 +92,8 @@ __device__ __forceinline__ Threshold threshold_of(const unsigned *state, unsigne
 }
 
 /// Whether a score need be looked at.
-__device__ __forceinline__ bool is_open(const Threshold &threshold, const Gate &gate, float score) {
-    return COUNT == 1u || (score >= gate.lo && score <= gate.hi && (DRAW != 0u || score >= threshold.needed));
+__device__ __forceinline__ bool is_open(const Threshold &threshold, const Gate &gate, float least, float most) {
+    return COUNT == 1u || (most >= gate.lo && least <= gate.hi && (DRAW != 0u || most >= threshold.needed));
 }
 
 /// Takes the score of a key that is not excluded: counts it, and appends the key to its query's pool where it passes.
@@ -103,15 +107,16 @@ __device__ __forceinline__ void take_score(
     const Threshold &threshold,
     unsigned row,
     unsigned column,
-    float score
+    float least,
+    float most
 ) {
     if (COUNT == 1u) {
-        count_score(parameters, unsure, row, column, score, gate);
+        count_score(parameters, unsure, row, column, least, most, gate);
     }
-    bool inside = score >= gate.lo && score <= gate.hi;
-    bool passes = inside && score >= threshold.needed;
+    bool inside = most >= gate.lo && least <= gate.hi;
+    bool passes = inside && most >= threshold.needed;
     if (DRAW != 0u && inside && !passes && threshold.draws) {
-        float logit = fminf(fmaxf(score, -gate.largest), gate.largest) * gate.logit;
+        float logit = fminf(fmaxf(most, -gate.largest), gate.largest) * gate.logit;
         unsigned low = parameters.key_low + column;
         unsigned high = parameters.key_high + (low < column ? 1u : 0u);
         int draw = draw_key(

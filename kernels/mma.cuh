@@ -3,7 +3,7 @@
 //
 // Work: a group of 256 threads takes one tile of TILE_ROWS = 128 queries through a range of tiles of TILE_COLUMNS (128
 // or 256) keys. Its 8 warps stand 2 × 4 over the tile; each makes 64 rows × TILE_COLUMNS / 4 columns.
-// Shared memory: a ring of STAGES stages; a stage holds 64 elements of the tile's queries, then of its keys, as they
+// Shared memory: a ring of STAGES stages; a stage holds 128 bytes of the tile's queries, then of its keys, as they
 // stand in global memory (blocks.cuh). The ring runs on over the ends of tiles: while an epilogue eats a tile, the
 // next one's blocks arrive.
 //
@@ -26,9 +26,9 @@ struct Tile {
     static constexpr unsigned ROW_PARTS = 2u;
     static constexpr unsigned COLUMN_PARTS = 4u;
 
-    float c[4][WARP_COLUMNS / 8u][4];
+    Sum c[4][WARP_COLUMNS / 8u][4];
 
-    __device__ __forceinline__ float& at(unsigned i, unsigned j) {
+    __device__ __forceinline__ Sum& at(unsigned i, unsigned j) {
         return c[i / 2u][j / 2u][(i & 1u) * 2u + (j & 1u)];
     }
 
@@ -54,13 +54,13 @@ struct Tile {
         for (unsigned i = 0u; i < HELD_ROWS; ++i) {
 #pragma unroll
             for (unsigned j = 0u; j < HELD_COLUMNS; ++j) {
-                at(i, j) = 0.0f;
+                at(i, j) = 0;
             }
         }
     }
 };
 
-/// Copies 64 elements of 128 rows. Every thread copies chunks a group's width apart: no bank is met twice.
+/// Copies a block: 128 bytes of 128 rows. Every thread copies chunks a group's width apart: no bank is met twice.
 __device__ __forceinline__ void copy_block(unsigned to, const unsigned char* packed, size_t block) {
     const unsigned char* from = packed + block * BLOCK_BYTES + threadIdx.x * 16u;
 #pragma unroll
@@ -78,6 +78,15 @@ copy_stage(unsigned stage, const Walk& walk, unsigned tile, unsigned product, un
         size_t row_block = (size_t)tile * (TILE_COLUMNS / BLOCK_ROWS) + half;
         copy_block(stage + (half + 1u) * BLOCK_BYTES, walk.keys, key_block(walk, row_block, product) + block);
     }
+}
+
+/// Adds the products of 32 bytes of 16 queries and 8 keys. Fragments of bytes lie in words as those of f16 do.
+__device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    multiply_f16(c, a, b0, b1);
+}
+
+__device__ __forceinline__ void multiply(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    multiply_i8(c, a, b0, b1);
 }
 
 /// Adds the products of one stage.
@@ -106,8 +115,8 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage) {
             load_matrices(b, keys + j * 2048u + (key_chunk ^ (step * 32u)));
 #pragma unroll
             for (unsigned i = 0u; i < 4u; ++i) {
-                multiply_f16(tile.c[i][2u * j], a[i], b[0], b[1]);
-                multiply_f16(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
+                multiply(tile.c[i][2u * j], a[i], b[0], b[1]);
+                multiply(tile.c[i][2u * j + 1u], a[i], b[2], b[3]);
             }
         }
     }

@@ -8,6 +8,10 @@
 // Compiled without fast maths, so `+ · / sqrt` are correctly rounded; products and sums may be fused, which changes
 // nothing where products are exact.
 
+/// Whether the matrix unit multiplies bytes, where the plan says so.
+#ifndef BYTES
+#define BYTES 0u
+#endif
 /// The exponent of a row that holds NaN or an infinity.
 #define NOT_FINITE 0x7FFFFFFFu
 /// 2⁻⁵⁰: parts below it count as zero, so that no product and no sum is ever subnormal.

@@ -64,13 +64,13 @@ scan(
                 continue;
             }
             float score = (tile.at(i, j) * gate.inverse) * __uint_as_float(score_column.factor);
-            if (!is_open(threshold, gate, score)) {
+            if (!is_open(threshold, gate, score, score)) {
                 continue;
             }
             if (excluded(parts, tables, Tile::row_of(i), gate, parameters.base + column, score_column.group)) {
                 continue;
             }
-            take_score(parameters, tables, state, pool, unsure, gate, threshold, row, column, score);
+            take_score(parameters, tables, state, pool, unsure, gate, threshold, row, column, score, score);
         }
     }
 }

@@ -1,14 +1,22 @@
 // What the mainloops share: the walk of a group over tiles, and the blocks that each step takes.
 //
-// Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack.cuh).
+// Constants: TILE_COLUMNS, keys of a tile; QUERY_PARTS, KEY_PARTS, 1 or 2, how rows were packed (pack.cuh); BYTES, 1
+// where they were packed as bytes (pack_bytes.cu), else left out.
 
 #include "score.cuh"
 #include "blocks.cuh"
 
 /// Queries of a tile.
 #define TILE_ROWS 128u
-/// What one step of a tile takes: 64 elements of its queries and keys.
+/// What one step of a tile takes: a block of its queries, and of its keys.
 #define STAGE_BYTES ((TILE_ROWS + TILE_COLUMNS) * 128u)
+
+/// What products are summed in: sums of products of bytes are exact.
+#if BYTES == 1u
+typedef int Sum;
+#else
+typedef float Sum;
+#endif
 
 /// What a group walks: one tile of queries through `tiles` tiles of TILE_COLUMNS keys, from tile `first` on.
 struct Walk {

@@ -5,7 +5,7 @@
 // multiply, 64 rows × 256 columns each; one thread of warpgroup 2 starts all copies. Two groups that follow each
 // other in x are a cluster: they walk the same keys for two tiles of queries, and each fetches half of every tile of
 // keys for both. Both must walk the same tiles, whether their queries exist or not.
-// Shared memory: a ring of STAGES stages; a stage holds 64 elements of the tile's queries, then of its keys, as they
+// Shared memory: a ring of STAGES stages; a stage holds 128 bytes of the tile's queries, then of its keys, as they
 // stand in global memory (blocks.cuh); behind it two barriers a stage: `full` counts the bytes that came, `empty` the
 // sixteen warps of the cluster that have read them. A stage is filled anew only after all of them, since either group's
 // copies write to both.
@@ -27,9 +27,9 @@ struct Tile {
     static constexpr unsigned ROW_PARTS = 8u;
     static constexpr unsigned COLUMN_PARTS = 1u;
 
-    float c[TILE_COLUMNS / 2u];
+    Sum c[TILE_COLUMNS / 2u];
 
-    __device__ __forceinline__ float& at(unsigned i, unsigned j) {
+    __device__ __forceinline__ Sum& at(unsigned i, unsigned j) {
         return c[(j / 2u) * 4u + i * 2u + (j & 1u)];
     }
 
@@ -91,6 +91,17 @@ __device__ __forceinline__ void release_stage(unsigned barriers, unsigned stage)
     }
 }
 
+/// Adds the products of 32 bytes of each row.
+__device__ __forceinline__ void
+multiply(float (&d)[128], unsigned long long a, unsigned long long b, unsigned accumulate) {
+    multiply_f16_64x256(d, a, b, accumulate);
+}
+
+__device__ __forceinline__ void
+multiply(int (&d)[128], unsigned long long a, unsigned long long b, unsigned accumulate) {
+    multiply_i8_64x256(d, a, b, accumulate);
+}
+
 /// Adds the products of one stage, asynchronously.
 __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage, bool more) {
     unsigned long long a = describe(stage + (threadIdx.x / 128u) * (64u * 128u));
@@ -98,8 +109,8 @@ __device__ __forceinline__ void multiply_stage(Tile& tile, unsigned stage, bool 
     warpgroup_begin();
 #pragma unroll
     for (unsigned step = 0u; step < 4u; ++step) {
-        // Sixteen elements on are 32 bytes, two units of a descriptor.
-        multiply_f16_64x256(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
+        // The next 32 bytes of each row: two units of a descriptor.
+        multiply(tile.c, a + 2u * step, b + 2u * step, more || step > 0u);
     }
     warpgroup_commit();
 }

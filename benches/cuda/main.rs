@@ -1,8 +1,9 @@
 //! The figures of the CUDA backend beside cuBLAS, on one card: one JSON object on the standard output.
 //!
 //! `scripts/gpu run` calls it. Without an argument, or with `--test`, it measures small shapes and nothing is claimed of
-//! them. Everything is measured on random rows, after a warm-up, as the median of several runs: by events where work is
-//! submitted to a stream, by the clock where a call gives its results to the host.
+//! them; with `top_k` it measures that alone. `scan` says what `COSMINE_MATRIX_SCAN` asked for. Everything is measured on
+//! random rows, after a warm-up, as the median of several runs: by events where work is submitted to a stream, by the
+//! clock where a call gives its results to the host.
 
 mod cublas;
 
@@ -42,14 +43,17 @@ fn main() {
     };
     let stream = CudaContext::new(0).and_then(|context| context.new_stream()).expect("a stream of an open card");
     let bench = Bench { device, stream, scale: if full { 1 } else { 256 } };
-    let results = json!({
+    let mut results = json!({
         "device": bench.device.info().description,
         "full": full,
-        "ceilings": bench.ceilings(),
+        "scan": std::env::var("COSMINE_MATRIX_SCAN").unwrap_or_else(|_| "f16".to_owned()),
         "top_k": bench.top_k(),
-        "streaming": bench.few_queries(),
-        "info_nce": bench.info_nce(),
     });
+    if !std::env::args().any(|argument| argument == "top_k") {
+        results["ceilings"] = bench.ceilings();
+        results["streaming"] = bench.few_queries();
+        results["info_nce"] = bench.info_nce();
+    }
     say(&results);
 }
 

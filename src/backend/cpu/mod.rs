@@ -1,7 +1,7 @@
 //! The processor: blocked, vectorised, on all threads.
 
 mod canonical;
-mod codes;
+pub(crate) mod codes;
 mod cosine;
 mod exclusions;
 mod gate;

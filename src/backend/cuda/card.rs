@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// Overrides the matrix unit that plans are made for: 0 (none), 80 or 90.
 const UNIT_VARIABLE: &str = "COSMINE_MATRIX_UNIT";
+/// What `top_k` scans in on the matrix unit: `f16`, which is the default, or `int8`.
+const SCAN_VARIABLE: &str = "COSMINE_MATRIX_SCAN";
 /// Shared memory that every kernel may ask for without being told to.
 const STATIC_SHARED_BYTES: u32 = 48 << 10;
 /// The share of the memory that was free at opening which plans may use; the rest is for code and other programs.
@@ -91,6 +93,7 @@ impl Card {
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let target = Target::of((major, minor), &compiler()?.architectures)?;
         let (free, total) = context.mem_get_info().map_err(no_card)?;
+        let unit = matrix_unit(major * 10 + minor, std::env::var(UNIT_VARIABLE).ok().as_deref())?;
         let offers = Offers {
             language: Language::Cuda,
             binding_bytes: total as u64,
@@ -102,7 +105,8 @@ impl Card {
             subgroup: attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
             lanes: 0,
             f16: true,
-            matrix_unit: matrix_unit(major * 10 + minor, std::env::var(UNIT_VARIABLE).ok().as_deref())?,
+            matrix_unit: unit,
+            scan_bytes: scan_bytes(unit, std::env::var(SCAN_VARIABLE).ok().as_deref())?,
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         };
         Ok(Card {
@@ -235,6 +239,16 @@ fn matrix_unit(capability: u32, asked: Option<&str>) -> Result<u32> {
     }
 }
 
+/// Whether to scan in bytes.
+fn scan_bytes(unit: u32, asked: Option<&str>) -> Result<bool> {
+    match asked {
+        None | Some("" | "f16") => Ok(false),
+        Some("int8") if unit > 0 => Ok(true),
+        Some("int8") => Err(Error::spec(SCAN_VARIABLE, "`int8` without a matrix unit: it takes f16".to_owned())),
+        Some(other) => Err(Error::spec(SCAN_VARIABLE, format!("`{other}`: it takes f16 or int8"))),
+    }
+}
+
 /// Code that is loaded.
 pub(crate) struct Module {
     module: sys::CUmodule,
@@ -320,6 +334,11 @@ mod tests {
         assert_eq!(matrix_unit(90, Some("90")).unwrap(), 90);
         assert_eq!(matrix_unit(120, Some("80")).unwrap(), 80);
         assert_eq!(matrix_unit(90, Some("0")).unwrap(), 0);
+        assert!(!scan_bytes(0, None).unwrap() && !scan_bytes(80, Some("f16")).unwrap());
+        assert!(scan_bytes(80, Some("int8")).unwrap());
+        for (unit, asked) in [(0, "int8"), (80, "fp8")] {
+            assert!(matches!(scan_bytes(unit, Some(asked)), Err(Error::Spec { .. })), "{unit} {asked}");
+        }
         for (capability, asked) in [(80, "90"), (75, "80"), (90, "fast")] {
             assert!(matches!(matrix_unit(capability, Some(asked)), Err(Error::Spec { .. })), "{capability} {asked}");
         }

@@ -52,6 +52,7 @@ fn offers((matrix_unit, shared_kilobytes): (u32, u32)) -> Offers {
         lanes: 0,
         f16: true,
         matrix_unit,
+        scan_bytes: false,
         processors: 108,
     }
 }
@@ -113,28 +114,24 @@ fn compile(compiler: &Compiler, kernel: &Kernel, text: &str, target: &str) -> (V
     }
 }
 
-/// Instructions of the matrix unit in a kernel's code.
-fn matrix_instructions(code: &[u8], entry: &str, directory: &Path, stem: &str) -> (usize, usize) {
+/// How many of some instructions are in a kernel's code.
+fn instructions(code: &[u8], entry: &str, directory: &Path, stem: &str, instruction: &str) -> usize {
     let file = directory.join(format!("{stem}.cubin"));
     std::fs::write(&file, code).unwrap();
     let tool = std::env::var(DISASSEMBLER_VARIABLE).unwrap_or_else(|_| "nvdisasm".to_owned());
     let out = Command::new(&tool).arg(&file).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
     assert!(out.status.success(), "{tool}: {}", String::from_utf8_lossy(&out.stderr));
     let section = format!(".text.{entry}");
-    let (mut inside, mut warpgroup, mut warp) = (false, 0, 0);
+    let (mut inside, mut found) = (false, 0);
     for line in String::from_utf8_lossy(&out.stdout).lines() {
         let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
         if words.next() == Some(".section") {
             inside = words.any(|word| word == section);
         }
-        let has = |instruction: &str| line.split([' ', ';']).any(|word| word.starts_with(instruction));
-        if inside && (has("HGMMA") || has("IGMMA")) {
-            warpgroup += 1;
-        } else if inside && (has("HMMA") || has("IMMA")) {
-            warp += 1;
-        }
+        let has = line.split([' ', ';']).any(|word| word.starts_with(instruction));
+        found += usize::from(inside && has);
     }
-    (warpgroup, warp)
+    found
 }
 
 /// One line of the report.
@@ -160,10 +157,14 @@ fn lines_of(target: &'static str, cards: &[(u32, u32)], directory: &Path) -> Vec
                 let aside = (found.stack_bytes, found.spilled_bytes);
                 let few = aside.0 <= MOST_ASIDE.0 && aside.1 <= MOST_ASIDE.1;
                 assert!(few, "{} on {target} spills: {aside:?}", name(kernel));
-                let (warpgroup, warp) =
-                    matrix_instructions(&code, kernel.entry, directory, &format!("{target}-{index}"));
-                let right = if unit >= 90 { warpgroup > 0 } else { warp > 0 };
-                assert!(right, "{} on {target}: {warpgroup} HGMMA, {warp} HMMA and IMMA", name(kernel));
+                let instruction = match (unit >= 90, kernel.constant("BYTES") == Some(1)) {
+                    (true, false) => "HGMMA",
+                    (true, true) => "IGMMA",
+                    (false, false) => "HMMA",
+                    (false, true) => "IMMA",
+                };
+                let count = instructions(&code, kernel.entry, directory, &format!("{target}-{index}"), instruction);
+                assert!(count > 0, "{} on {target} has no {instruction}", name(kernel));
             }
             Line { kernel: name(kernel), target, needs: *found }
         })

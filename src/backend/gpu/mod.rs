@@ -167,6 +167,8 @@ pub(crate) struct Offers {
     pub(crate) f16: bool,
     /// The matrix unit: 0 where there is none, else CUDA's compute capability times ten, 80 or 90.
     pub(crate) matrix_unit: u32,
+    /// Whether `top_k` is to scan in bytes where the matrix unit can.
+    pub(crate) scan_bytes: bool,
     /// Groups that run at once, about: multiprocessors, or 1 where nobody says.
     pub(crate) processors: u32,
 }

@@ -104,6 +104,7 @@ const KERNELS: &[(&str, &str)] = files!(
     "mma.cuh",
     "pack.cuh",
     "pack_blocks.cu",
+    "pack_bytes.cu",
     "pack_turned.cu",
     "pairs.cu",
     "ptx.cuh",

@@ -77,8 +77,8 @@ impl Variant {
     }
 
     /// The scan over packed rows.
-    fn scan_packed(self, unit: MatrixUnit) -> Kernel {
-        let mut constants = unit.constants(Form::Scaled, Form::Scaled);
+    fn scan_packed(self, unit: MatrixUnit, form: Form) -> Kernel {
+        let mut constants = unit.constants(form, form);
         constants.extend([("LISTS", u32::from(self.lists)), ("DRAW", self.draw), ("COUNT", u32::from(self.count))]);
         Kernel { file: "top_k_packed", entry: "scan_packed", constants, threads: unit.threads() }
     }
@@ -124,7 +124,9 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
         for (lists, count) in flags.into_iter().flat_map(|lists| flags.map(|count| (lists, count))) {
             let variant = Variant { lists, count, ..plain };
             kernels.push(variant.scan());
-            kernels.extend(MatrixUnit::of(offers).map(|unit| variant.scan_packed(unit)));
+            if let Some(unit) = MatrixUnit::of(offers) {
+                kernels.extend([Form::Scaled, Form::Bytes].map(|form| variant.scan_packed(unit, form)));
+            }
         }
     }
     kernels.extend(few::kernels(offers));
@@ -160,6 +162,8 @@ struct Call<'a, Q: Queue> {
     key_rows: usize,
     /// The matrix unit, where the device has one and rows are packed for it.
     unit: Option<MatrixUnit>,
+    /// What they are packed as.
+    form: Form,
     /// Where few queries meet keys as they were given.
     few: Option<Few<'a, Q>>,
 }
@@ -252,6 +256,8 @@ struct Keys<Q: Queue> {
     packed: Option<Packed<Q>>,
     /// The words of `columns`.
     columns: Q::Buffer,
+    /// Codes times factors, where keys are packed in bytes.
+    codes: Option<Q::Buffer>,
 }
 
 /// What a call has found.
@@ -297,6 +303,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             capacity,
             key_rows: (key_rows / TILE * TILE).max(TILE),
             unit: MatrixUnit::of(queue.offers()),
+            form: Form::of_scan(queue.offers(), keys.dim()),
             few: None,
             queries,
             keys,
@@ -397,7 +404,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
 
     /// Rows as the matrix unit reads them, where there is one.
     fn pack(&self, rows: &Chunk<Q>) -> Result<Option<Packed<Q>>> {
-        self.unit.map(|_| matrix_unit::pack(self.queue, rows, Form::Scaled)).transpose()
+        self.unit.map(|_| matrix_unit::pack(self.queue, rows, self.form)).transpose()
     }
 
     fn pool_words(&self) -> usize {
@@ -437,14 +444,23 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
         self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;
-        let keys = Keys { packed: self.pack(&chunk)?, rows: chunk, columns: buffer };
+        let keys = self.ready(chunk, buffer)?;
         self.steps(block, &keys, range.start - span.start, found)
+    }
+
+    /// Keys with all that the scan reads of them.
+    fn ready(&self, rows: Chunk<Q>, columns: Q::Buffer) -> Result<Keys<Q>> {
+        let packed = self.pack(&rows)?;
+        let factors = self.whole(&columns, rows.rows * 8);
+        let codes = packed.as_ref().and_then(Packed::codes);
+        let codes = codes.map(|codes| matrix_unit::weigh(self.queue, rows.rows, codes, factors)).transpose()?;
+        Ok(Keys { packed, rows, columns, codes })
     }
 
     /// How far an approximate score of unit rows can lie from the canonical one.
     fn bound(&self) -> f64 {
         match self.unit {
-            Some(_) => matrix_unit::error_bound(self.queries.dim(), self.variant.split),
+            Some(_) => self.form.error_bound(self.queries.dim(), self.variant.split),
             None => error_bound(self.queries.dim(), self.variant.split),
         }
     }
@@ -649,11 +665,13 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         let query_tiles = queries.rows / TILE_ROWS;
         let parts = unit.parts(query_tiles, tiles, self.queue.offers().processors);
         let part_tiles = tiles.div_ceil(parts);
+        let codes = chunk.codes.as_ref().map(|codes| self.whole(codes, chunk.rows.rows * 8));
+        let rows_and_codes = buffers(queries.slice(), packed.slice()).into_iter().chain(queries.codes()).chain(codes);
         self.queue.launch(&Launch {
-            kernel: &self.variant.scan_packed(unit),
+            kernel: &self.variant.scan_packed(unit, self.form),
             groups: [query_tiles as u32, tiles.div_ceil(part_tiles) as u32, 1],
             parameters: &[&parameters[..], &[queries.blocks as u32, part_tiles as u32]].concat(),
-            buffers: &buffers(queries.slice(), packed.slice()),
+            buffers: &rows_and_codes.collect::<Vec<_>>(),
             first_group: None,
         })
     }

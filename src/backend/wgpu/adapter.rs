@@ -113,6 +113,7 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
         lanes: lanes(&features, &info),
         f16: features.contains(Features::SHADER_F16),
         matrix_unit: 0,
+        scan_bytes: false,
         processors: 1,
     }
 }

@@ -26,6 +26,7 @@ const LEAST: Offers = Offers {
     lanes: 0,
     f16: false,
     matrix_unit: 0,
+    scan_bytes: false,
     processors: 1,
 };
 
