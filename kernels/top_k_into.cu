@@ -5,6 +5,7 @@
 // `describe_keys`: the columns. Where `given`, groups and keys that no query may have are in them already.
 // `describe_queries`: completes gates, which hold own keys, groups and bands. Units and limits are those of the host
 // (src/backend/gpu/scan.rs), in f64 as there.
+// Where `counted`, both count special rows: of queries in `special[0]`, of keys in `special[1]`.
 // `write_best`: the answers, the best first: of the keys that a pool holds, those after the first `skip`, at most k. A
 // key's place is the number of better ones. Slots behind the last hold −1 and NaN.
 // Constants: LISTS = 0.
@@ -36,10 +37,27 @@ __device__ __forceinline__ double norm_of(Scale scale) {
     return power_of_two((int)scale.exponent) / (double)scale.inverse;
 }
 
+/// How many rows are zero, how many are not finite, and the number of the first of these.
+struct Special {
+    unsigned zero, skipped, first;
+};
+
+__device__ __forceinline__ void count_special(Special &special, Scale scale, unsigned row) {
+    if (scale.exponent == NOT_FINITE) {
+        atomicAdd(&special.skipped, 1u);
+        atomicMin(&special.first, row);
+    } else if (scale.inverse == 0.0f) {
+        atomicAdd(&special.zero, 1u);
+    }
+}
+
 struct KeyParameters {
     unsigned rows;
     unsigned given;
     unsigned metric;
+    /// The number of key 0.
+    unsigned first;
+    unsigned counted;
 };
 
 __device__ __forceinline__ bool is_out(const KeyParameters &parameters, const Column *columns, unsigned key) {
@@ -47,7 +65,8 @@ __device__ __forceinline__ bool is_out(const KeyParameters &parameters, const Co
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS_X)
-find_longest(KeyParameters parameters, const Scale *scales, const Column *columns, unsigned long long *longest) {
+find_longest(
+    KeyParameters parameters, const Scale *scales, const Column *columns, unsigned long long *longest, Special *special) {
     unsigned key = blockIdx.x * THREADS_X + threadIdx.x;
     if (key < parameters.rows && !is_out(parameters, columns, key)) {
         // Positive numbers are in the order of their bits.
@@ -56,12 +75,16 @@ find_longest(KeyParameters parameters, const Scale *scales, const Column *column
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS_X)
-describe_keys(KeyParameters parameters, const Scale *scales, Column *columns, const unsigned long long *longest) {
+describe_keys(
+    KeyParameters parameters, const Scale *scales, Column *columns, const unsigned long long *longest, Special *special) {
     unsigned key = blockIdx.x * THREADS_X + threadIdx.x;
     if (key >= parameters.rows) {
         return;
     }
     Scale scale = scales[key];
+    if (parameters.counted != 0u) {
+        count_special(special[1], scale, parameters.first + key);
+    }
     Column column = {NO_KEY, NO_KEY};
     if (scale.exponent != NOT_FINITE && !is_out(parameters, columns, key)) {
         float factor = scale.inverse;
@@ -80,6 +103,9 @@ struct QueryParameters {
     /// The bits of the bound of the scan, an f64.
     unsigned bound_low;
     unsigned bound_high;
+    /// The number of query 0.
+    unsigned first;
+    unsigned counted;
 };
 
 /// A score as a limit in units.
@@ -90,12 +116,15 @@ __device__ __forceinline__ double limit_of(unsigned score, double unit) {
 
 extern "C" __global__ void __launch_bounds__(THREADS_X)
 describe_queries(
-    QueryParameters parameters, const Scale *scales, const unsigned long long *longest, Gate *gates) {
+    QueryParameters parameters, const Scale *scales, const unsigned long long *longest, Gate *gates, Special *special) {
     unsigned row = blockIdx.x * THREADS_X + threadIdx.x;
     if (row >= parameters.rows) {
         return;
     }
     Scale scale = scales[row];
+    if (parameters.counted != 0u) {
+        count_special(special[0], scale, parameters.first + row);
+    }
     Gate &gate = gates[row];
     gate.inverse = scale.inverse;
     if (scale.exponent == NOT_FINITE) {

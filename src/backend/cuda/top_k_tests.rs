@@ -1,5 +1,7 @@
 //! Neighbours that stay on the card: what is left there, what is refused, and their graph.
 
+use std::cell::Cell;
+
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError};
 use half::f16;
@@ -7,6 +9,7 @@ use half::f16;
 use super::fault::fault;
 use super::tests::open;
 use super::*;
+use crate::backend::gpu::{Launch, Offers, Slice};
 use crate::cuda::{NeighbourMemory, matrix, top_k_into};
 use crate::spec::{Bitset, Select};
 use crate::{Device, DeviceMatrix, Matrix, Neighbours};
@@ -245,4 +248,95 @@ fn few_queries_over_keys_as_they_were_given() -> Result<()> {
         Err(Error::NonFinite { matrix: "keys", row: 76 }) => Ok(()),
         other => panic!("{other:?}"),
     }
+}
+
+/// A queue that knows whether work was submitted after something was read.
+struct Watched {
+    queue: CudaQueue,
+    has_read: Cell<bool>,
+    has_waited: Cell<bool>,
+}
+
+fn plain<'a>(slice: &Slice<'a, Watched>) -> Slice<'a, CudaQueue> {
+    Slice { buffer: slice.buffer, offset_bytes: slice.offset_bytes, bytes: slice.bytes }
+}
+
+impl Queue for Watched {
+    type Buffer = Buffer;
+
+    fn offers(&self) -> &Offers {
+        self.queue.offers()
+    }
+
+    fn device(&self) -> u64 {
+        self.queue.device()
+    }
+
+    fn limits(&self) -> Limits {
+        self.queue.limits()
+    }
+
+    fn allocate(&self, bytes: u64, what: &'static str) -> Result<Buffer> {
+        self.queue.allocate(bytes, what)
+    }
+
+    fn write(&self, to: &Buffer, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
+        self.queue.write(to, offset_bytes, bytes)
+    }
+
+    fn read(&self, from: &Buffer, offset_bytes: u64, out: &mut [u8]) -> Result<()> {
+        self.has_read.set(true);
+        self.queue.read(from, offset_bytes, out)
+    }
+
+    fn copy(&self, from: Slice<Self>, to: Slice<Self>) -> Result<()> {
+        self.queue.copy(plain(&from), plain(&to))
+    }
+
+    fn clear(&self, slice: Slice<Self>) -> Result<()> {
+        self.queue.clear(plain(&slice))
+    }
+
+    fn launch(&self, launch: &Launch<Self>) -> Result<()> {
+        self.has_waited.set(self.has_waited.get() || self.has_read.get());
+        let Launch { kernel, groups, parameters, first_group, .. } = *launch;
+        let buffers: Vec<Slice<CudaQueue>> = launch.buffers.iter().map(plain).collect();
+        self.queue.launch(&Launch { kernel, groups, parameters, buffers: &buffers, first_group })
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.queue.finish()
+    }
+}
+
+/// The hardest keys come without the host in between; what is counted or drawn needs it, and so do short steps.
+#[test]
+fn a_plain_call_waits_once() -> Result<()> {
+    let Some(cuda) = open() else { return Ok(()) };
+    let [queries, keys] =
+        [QUERIES, KEYS].map(|rows| Matrix::from_vec(data(rows, 7 + rows), rows, DIM).expect("rows of this size"));
+    let small = Limits::default().memory_bytes(300_000);
+    let counted = TopK::new(K).count_rejected(true);
+    let mut cases: Vec<(TopK, Limits, bool)> =
+        specs().into_iter().map(|spec| (spec, Limits::default(), false)).collect();
+    cases.extend([(counted, Limits::default(), true), (TopK::new(K), small, true)]);
+    for (spec, limits, waits) in cases {
+        let spec = spec.nonfinite(NonFinite::Skip);
+        let limits = Limits { memory_bytes: limits.memory_bytes.min(cuda.limits().memory_bytes), ..limits };
+        let queue = cuda.calls.queue(Waits::Yes, limits)?;
+        let queue = Watched { queue, has_read: Cell::new(false), has_waited: Cell::new(false) };
+        let pair = Pair { queries: &queries, keys: &keys };
+        let found = gpu::top_k::top_k(&queue, &spec, pair)?;
+        let expected = Device::cpu().top_k(&spec, &queries, &keys)?;
+        assert_eq!(queue.has_waited.get(), waits, "{spec:?}");
+        assert_eq!(found.indices, expected.indices, "{spec:?}");
+        assert_eq!(bits(&found.scores), bits(&expected.scores), "{spec:?}");
+        assert_eq!((found.counts, found.special), (expected.counts, expected.special), "{spec:?}");
+    }
+    // What is not finite is named, queries first.
+    let error = |queries, keys| cuda.top_k(&TopK::new(K), Pair { queries, keys }).err();
+    let first = |matrix| Some(Error::NonFinite { matrix, row: 3 }.to_string());
+    assert_eq!(error(&queries, &keys).map(|error| error.to_string()), first("queries"));
+    assert_eq!(error(&queries.slice(0..3)?, &keys).map(|error| error.to_string()), first("keys"));
+    Ok(())
 }

@@ -141,22 +141,28 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
     }
 
     /// Makes the rows of a range ready. The scales of all rows of the range are on the host then; of a queue that may not
-    /// wait, the host takes every row as finite and not zero.
+    /// wait, as [`Side::unread`] says.
     pub(crate) fn chunk(&self, range: Range<usize>) -> Result<Chunk<Q>> {
+        let mut chunk = self.unread(range)?;
+        if self.queue.may_wait() {
+            let mut read = try_vec([0; SCALE_WORDS], chunk.rows, "scales of rows")?;
+            self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
+            chunk.scales = read.into_iter().map(scale).collect();
+        }
+        Ok(chunk)
+    }
+
+    /// Makes the rows of a range ready, without waiting: the host takes every row as finite and not zero.
+    pub(crate) fn unread(&self, range: Range<usize>) -> Result<Chunk<Q>> {
         let (rows, padded) = (range.len(), padded(self.dim()));
         let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
         let words = self.queue.allocate((rows * SCALE_WORDS * 4).max(4) as u64, "scales of rows")?;
-        let mut chunk = Chunk { start: range.start, rows, padded, scaled, words, scales: Vec::new() };
+        let scales = try_vec(RowScale { exponent: 0, inverse: 1.0, finite: true }, rows, "scales of rows")?;
+        let chunk = Chunk { start: range.start, rows, padded, scaled, words, scales };
         match self.stored {
             Some(stored) => stored.prepare(self.queue, range, &chunk)?,
             None => self.prepare_from_host(range, &chunk)?,
         }
-        let one = [0, 1.0_f32.to_bits(), 0, 0];
-        let mut read: Vec<[u32; SCALE_WORDS]> = try_vec(one, rows, "scales of rows")?;
-        if self.queue.may_wait() {
-            self.queue.read(&chunk.words, 0, bytemuck::cast_slice_mut(&mut read))?;
-        }
-        chunk.scales = read.into_iter().map(scale).collect();
         Ok(chunk)
     }
 

@@ -5,6 +5,9 @@
 //! be longer than the one before. Thresholds only rise. Where a pool overflows, the step is done again, shorter: a step
 //! that is no longer than the room in the pool cannot overflow.
 //!
+//! In CUDA, calls for the hardest keys have pools with so much room that no step can overflow, and the host looks at the
+//! end only (`into`); what follows is for the others.
+//!
 //! In WGSL, canonical ranks wait until all keys of a chunk are scanned, or a pool overflows: until then keys are pending
 //! with the smallest ranks that they can have, whose n-th largest is a threshold as well.
 
@@ -200,6 +203,10 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
     let mut call = Call::new(queue, spec, pair, exclusions);
     call.positive_scores = &positive_scores;
     call.take_few();
+    if let Some(mut neighbours) = call.at_once()? {
+        neighbours.positive_scores = positive_scores;
+        return Ok(neighbours);
+    }
     let query_rows = call.query_rows();
     let mut ready = match spec.nonfinite {
         NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,

@@ -1,5 +1,5 @@
-//! `top_k` whose results stay on the device: nothing is read and nothing waited for, so the call may be queued behind
-//! other work and captured in a graph.
+//! `top_k` without the host in between. Where results stay on the device nothing is read and nothing waited for, so the
+//! call may be queued behind other work and captured in a graph; where they are the host's, it waits once, at the end.
 //!
 //! The walk is that of [`super`], with pools so large that no step can overflow: a step is never longer than the room
 //! that is left. What the host would have made of the rows' scales (gates, factors of keys) the device makes for itself.
@@ -11,9 +11,10 @@ use super::super::source::Language;
 use super::super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use super::{Block, Call, Keys, ROOM, SPAN_KEYS, STATE_WORDS};
 use crate::backend::Pair;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
+use crate::output::{Neighbours, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
-use crate::spec::{Metric, Select, TopK};
+use crate::spec::{Metric, NonFinite, Select, TopK};
 use std::ops::Range;
 
 const THREADS: u32 = 64;
@@ -22,6 +23,12 @@ pub(super) const GROWTH: usize = 8;
 /// The share of the memory that pools may take, and how much at most.
 const POOL_SHARE: u64 = 16;
 const MOST_POOL_BYTES: u64 = 8 << 30;
+/// The share of the memory that results may take on their way to the host.
+const RESULT_SHARE: u64 = 16;
+/// Where steps would be shorter than this, the host looks after each: they can be longer then.
+const SHORTEST_STEP: usize = 16 * ROOM;
+/// Bytes of what is counted of special rows: zero, not finite, the first of these; of queries, then of keys.
+const SPECIAL_BYTES: usize = 24;
 /// Workgroups that rescore, over all queries, about.
 const RESCORE_GROUPS: usize = 1 << 14;
 
@@ -54,12 +61,20 @@ pub(crate) fn top_k_into<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair,
     call.positive_scores = spec.positive_scores.as_deref().unwrap_or_default();
     let query_rows = call.query_rows().min(rows.max(1));
     call.widen_pools(query_rows, MOST_POOL_BYTES);
-    let bound = call.bound();
-    let largest = queue.allocate(8, "the largest norm of the keys")?;
-    for range in pieces(rows, query_rows) {
-        Walk { call: &call, bound, largest: &largest }.block(range, &into)?;
-    }
+    walk(&call, query_rows, &into)?;
     Ok(())
+}
+
+/// Walks the keys with all queries, `query_rows` at once. Gives what was counted of special rows.
+fn walk<Q: Queue + 'static>(call: &Call<Q>, query_rows: usize, into: &Places<Q>) -> Result<Q::Buffer> {
+    let queue = call.queue;
+    let (bound, largest) = (call.bound(), queue.allocate(8, "the largest norm of the keys")?);
+    let special = queue.allocate(SPECIAL_BYTES as u64, "counts of special rows")?;
+    queue.write(&special, 0, bytemuck::cast_slice(&[0, 0, u32::MAX, 0, 0, u32::MAX]))?;
+    for range in pieces(call.queries.rows(), query_rows) {
+        Walk { call, bound, largest: &largest, special: &special }.block(range, into)?;
+    }
+    Ok(special)
 }
 
 /// What the device cannot do without the host.
@@ -79,6 +94,61 @@ fn supported(spec: &TopK, keys: usize) -> Result<()> {
 }
 
 impl<Q: Queue + 'static> Call<'_, Q> {
+    /// The answer of a call that needs the host at its end alone; nothing where it needs it before. Positive scores are
+    /// left out.
+    pub(super) fn at_once(&mut self) -> Result<Option<Neighbours>> {
+        let (queue, spec) = (self.queue, self.spec);
+        let (rows, keys) = (self.queries.rows(), self.keys.rows());
+        let (in_reach, slots) = (1..=SPAN_KEYS, rows.saturating_mul(spec.k));
+        let plain = spec.select == Select::Hardest && !spec.count_rejected && self.wanted.hardest > 0;
+        let small = slots as u64 <= queue.limits().memory_bytes / RESULT_SHARE / 12;
+        let fits = small && [rows, keys, spec.k].iter().all(|size| in_reach.contains(size));
+        if queue.offers().language != Language::Cuda || self.few.is_some() || !plain || !fits {
+            return Ok(None);
+        }
+        let (query_rows, capacity) = (self.query_rows().min(rows), self.capacity);
+        self.widen_pools(query_rows, MOST_POOL_BYTES);
+        if self.safe_step() < keys.min(SHORTEST_STEP) {
+            self.capacity = capacity;
+            return Ok(None);
+        }
+        let indices = queue.allocate((slots * 8) as u64, "neighbour indices")?;
+        let scores = queue.allocate((slots * 4) as u64, "neighbour scores")?;
+        let counts = queue.allocate((rows * 4) as u64, "neighbour counts")?;
+        let into = Places { indices: &indices, scores: &scores, counts: &counts };
+        let special = walk(self, query_rows, &into)?;
+        let special = self.special(&special)?;
+        let mut neighbours = Neighbours {
+            rows,
+            k: spec.k,
+            indices: try_vec(-1, slots, "neighbour indices")?,
+            scores: try_vec(f32::NAN, slots, "neighbour scores")?,
+            counts: Vec::new(),
+            positive_scores: Vec::new(),
+            rejected: None,
+            special,
+        };
+        let mut found = try_vec(0_u32, rows, "neighbour counts")?;
+        queue.read(&indices, 0, bytemuck::cast_slice_mut(&mut neighbours.indices))?;
+        queue.read(&scores, 0, bytemuck::cast_slice_mut(&mut neighbours.scores))?;
+        queue.read(&counts, 0, bytemuck::cast_slice_mut(&mut found))?;
+        neighbours.counts = found.into_iter().map(|count| count as usize).collect();
+        Ok(Some(neighbours))
+    }
+
+    /// What was counted of special rows, or an error that names the first that is not finite.
+    fn special(&self, counted: &Q::Buffer) -> Result<SpecialRows> {
+        let mut words = [[0_u32; 3]; 2];
+        self.queue.read(counted, 0, bytemuck::cast_slice_mut(&mut words))?;
+        for (matrix, [_, skipped, first]) in ["queries", "keys"].into_iter().zip(words) {
+            if skipped > 0 && self.spec.nonfinite == NonFinite::Error {
+                return Err(Error::NonFinite { matrix, row: first as usize });
+            }
+        }
+        let [[zero_queries, skipped_queries, _], [zero_keys, skipped_keys, _]] = words.map(|of| of.map(|n| n as usize));
+        Ok(SpecialRows { zero_queries, skipped_queries, zero_keys, skipped_keys })
+    }
+
     /// Gives the pools of `query_rows` queries the room that memory allows, up to `most_bytes`.
     pub(super) fn widen_pools(&mut self, query_rows: usize, most_bytes: u64) {
         let bytes = (self.queue.limits().memory_bytes / POOL_SHARE).min(most_bytes);
@@ -104,27 +174,29 @@ struct Walk<'a, 'c, Q: Queue> {
     bound: f64,
     /// The largest norm of a chunk's keys, where scores are dot products.
     largest: &'a Q::Buffer,
+    /// Where special rows are counted.
+    special: &'a Q::Buffer,
 }
 
 impl<Q: Queue + 'static> Walk<'_, '_, Q> {
     fn block(&self, range: Range<usize>, into: &Places<Q>) -> Result<()> {
         let call = self.call;
         let span = 0..call.keys.rows();
-        let block = call.new_block(call.queries.chunk(range.clone())?, range, &span)?;
+        let block = call.new_block(call.queries.unread(range.clone())?, range.clone(), &span)?;
         if call.wanted.hardest > 0 {
             for keys in at_least_one_piece(span.len(), call.key_rows).filter(|keys| !keys.is_empty()) {
-                let keys = self.keys(keys)?;
-                self.describe_queries(&block, &span)?;
+                let keys = self.keys(keys, range.start == 0)?;
+                self.describe_queries(&block, &span, keys.rows.start == 0)?;
                 self.steps(&block, &keys)?;
             }
         }
         self.write_best(&block, into)
     }
 
-    /// A chunk of keys with their factors.
-    fn keys(&self, range: Range<usize>) -> Result<Keys<Q>> {
+    /// A chunk of keys with their factors. `counted`: whether special ones are.
+    fn keys(&self, range: Range<usize>, counted: bool) -> Result<Keys<Q>> {
         let (call, queue) = (self.call, self.call.queue);
-        let rows = call.keys.chunk(range)?;
+        let rows = call.keys.unread(range)?;
         let columns = queue.allocate((rows.rows * 8) as u64, "factors of keys")?;
         let rules = &call.spec.exclude;
         let given = rules.keys.is_some() || rules.groups.is_some();
@@ -136,8 +208,19 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
             queue.launch(&Launch {
                 kernel: &kernel(entry),
                 groups: [(rows.rows as u32).div_ceil(THREADS), 1, 1],
-                parameters: &[rows.rows as u32, u32::from(given), metric_code(call.spec.metric)],
-                buffers: &[rows.words(), call.whole(&columns, rows.rows * 8), call.whole(self.largest, 8)],
+                parameters: &[
+                    rows.rows as u32,
+                    u32::from(given),
+                    metric_code(call.spec.metric),
+                    rows.start as u32,
+                    u32::from(counted),
+                ],
+                buffers: &[
+                    rows.words(),
+                    call.whole(&columns, rows.rows * 8),
+                    call.whole(self.largest, 8),
+                    call.whole(self.special, SPECIAL_BYTES),
+                ],
                 first_group: None,
             })
         };
@@ -150,18 +233,26 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
     }
 
     /// Makes the gates, of which the host knows what does not depend on the rows.
-    fn describe_queries(&self, block: &Block<Q>, span: &Range<usize>) -> Result<()> {
+    fn describe_queries(&self, block: &Block<Q>, span: &Range<usize>, counted: bool) -> Result<()> {
         let (call, rows) = (self.call, block.queries.rows);
         call.queue.write(&block.gates, 0, bytemuck::cast_slice(&call.gates(block, 1.0, span)))?;
         let bound = self.bound.to_bits();
         call.queue.launch(&Launch {
             kernel: &kernel("describe_queries"),
             groups: [(rows as u32).div_ceil(THREADS), 1, 1],
-            parameters: &[rows as u32, metric_code(call.spec.metric), bound as u32, (bound >> 32) as u32],
+            parameters: &[
+                rows as u32,
+                metric_code(call.spec.metric),
+                bound as u32,
+                (bound >> 32) as u32,
+                block.queries.start as u32,
+                u32::from(counted),
+            ],
             buffers: &[
                 block.queries.words(),
                 call.whole(self.largest, 8),
                 call.whole(&block.gates, rows * size_of::<Gate>()),
+                call.whole(self.special, SPECIAL_BYTES),
             ],
             first_group: None,
         })
