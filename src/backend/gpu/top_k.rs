@@ -13,17 +13,19 @@
 
 mod few;
 mod into;
+mod kernels;
+mod launches;
+mod steps;
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use super::exclusions::{Exclusions, NONE};
-use super::matrix_unit::{self, Form, MatrixUnit, Packed, TILE_ROWS};
-use super::pairs::{Ready, metric_code, score_pairs};
+use super::matrix_unit::{self, Form, MatrixUnit, Packed};
+use super::pairs::score_pairs;
 use super::rows::{Chunk, Side, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
-use super::source::Language;
-use super::{Kernel, Launch, Offers, Queue, Slice, TILE};
+use super::{Queue, Slice, TILE};
 use crate::backend::Pair;
 use crate::backend::best::{Best, Hit, Wanted, answer, draw_error};
 use crate::backend::bounds::{Bounds, smallest_scores};
@@ -31,10 +33,12 @@ use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::{Result, try_vec};
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
-use crate::spec::{Metric, NonFinite, Select, TopK};
+use crate::spec::{NonFinite, Select, TopK};
 
 use few::Few;
 pub(crate) use into::{Places, top_k_into};
+pub(super) use kernels::kernels;
+use kernels::{Variant, choosers, prunes};
 
 /// Room of a pool beside the keys that are wanted, at least.
 const ROOM: usize = 1024;
@@ -50,103 +54,6 @@ const STATE_WORDS: usize = 4;
 const RULES: [Rule; 4] = [Rule::BelowBand, Rule::AboveBand, Rule::Margin, Rule::Ratio];
 /// Pairs per query that may be too near a limit in one step; a step of one tile has no more.
 const UNSURE: usize = TILE;
-const RESCORE_THREADS: u32 = 64;
-const CHOOSE_THREADS: u32 = 64;
-
-/// What specialises the kernels of a call.
-#[derive(Clone, Copy)]
-struct Variant {
-    metric: Metric,
-    split: bool,
-    lists: bool,
-    /// 0 none, 1 uniform, 2 softmax.
-    draw: u32,
-    count: bool,
-    /// As [`Offers`] says.
-    lanes: u32,
-    /// Threads of a group that chooses.
-    choosers: u32,
-}
-
-impl Variant {
-    fn scan(self) -> Kernel {
-        let constants = vec![
-            ("COMPENSATED", 0),
-            ("LISTS", u32::from(self.lists)),
-            ("DRAW", self.draw),
-            ("COUNT", u32::from(self.count)),
-        ];
-        Kernel { file: "top_k", entry: "scan", constants, threads: [16, 16] }
-    }
-
-    /// The scan over packed rows.
-    fn scan_packed(self, unit: MatrixUnit, form: Form) -> Kernel {
-        let mut constants = unit.constants(form, form);
-        constants.extend([("LISTS", u32::from(self.lists)), ("DRAW", self.draw), ("COUNT", u32::from(self.count))]);
-        Kernel { file: "top_k_packed", entry: "scan_packed", constants, threads: unit.threads() }
-    }
-
-    fn rescore(self) -> Kernel {
-        let mut constants = vec![
-            ("SPLIT", u32::from(self.split)),
-            ("METRIC", metric_code(self.metric)),
-            ("DRAW", self.draw),
-            ("LISTS", 0),
-        ];
-        constants.extend((self.lanes > 0).then_some(("LANES", self.lanes)));
-        Kernel { file: "rescore", entry: "rescore", constants, threads: [RESCORE_THREADS, 1] }
-    }
-
-    fn prune(self) -> Kernel {
-        Kernel { entry: "prune", ..self.choose() }
-    }
-
-    fn choose(self) -> Kernel {
-        let mut constants = vec![("DRAW", self.draw)];
-        constants.extend((self.choosers == self.lanes).then_some(("LANES", self.lanes)));
-        Kernel { file: "choose", entry: "choose", constants, threads: [self.choosers, 1] }
-    }
-}
-
-/// The kernels of this file.
-pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
-    let flags = [false, true];
-    let mut kernels = Vec::new();
-    for draw in 0..3 {
-        let (metric, lanes) = (Metric::Cosine, offers.lanes);
-        let plain = Variant { metric, split: true, lists: false, draw, count: false, lanes, choosers: CHOOSE_THREADS };
-        let capacities = if lanes > 0 { &[1, usize::MAX][..] } else { &[1] };
-        for &capacity in capacities {
-            let variant = Variant { choosers: choosers(offers, capacity), ..plain };
-            kernels.push(variant.choose());
-            kernels.extend(prunes(offers).then(|| variant.prune()));
-        }
-        for (metric, split) in [Metric::Cosine, Metric::Dot].into_iter().flat_map(|m| flags.map(|split| (m, split))) {
-            kernels.push(Variant { metric, split, ..plain }.rescore());
-        }
-        for (lists, count) in flags.into_iter().flat_map(|lists| flags.map(|count| (lists, count))) {
-            let variant = Variant { lists, count, ..plain };
-            kernels.push(variant.scan());
-            if let Some(unit) = MatrixUnit::of(offers) {
-                kernels.extend([Form::Scaled, Form::Bytes].map(|form| variant.scan_packed(unit, form)));
-            }
-        }
-    }
-    kernels.extend(few::kernels(offers));
-    kernels.extend(into::kernels(offers));
-    kernels
-}
-
-/// Whether what scans let pass is thinned out before it gets its canonical ranks.
-fn prunes(offers: &Offers) -> bool {
-    offers.language == Language::Wgsl
-}
-
-/// Threads of a group that chooses: where a subgroup is a vector register, it does so alone. Mesa's software driver ends
-/// the loops of a shader after 65,535 rounds in all, which is enough for this many keys.
-fn choosers(offers: &Offers, capacity: usize) -> u32 {
-    if offers.lanes > 0 && capacity <= 2048 { offers.lanes } else { CHOOSE_THREADS }
-}
 
 /// One call of `top_k`.
 struct Call<'a, Q: Queue> {
@@ -492,285 +399,8 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         block.queries.scales.iter().enumerate().map(gate).collect()
     }
 
-    /// Walks the keys of a chunk in steps.
-    fn steps(&self, block: &mut Block<Q>, chunk: &Keys<Q>, base: usize, found: &mut Found) -> Result<()> {
-        let all = self.wanted.hardest + self.wanted.drawn;
-        let room = self.capacity.saturating_sub(all).max(TILE);
-        let mut at = 0;
-        let mut step = self.next_step(base, room, all);
-        while at < chunk.rows.rows {
-            let keys = at..chunk.rows.rows.min(at + step);
-            match self.step(block, chunk, base, keys.clone())? {
-                Some(unsure) => {
-                    self.count(block, &chunk.rows, &unsure, found)?;
-                    at = keys.end;
-                    step = self.next_step(base + at, room, all);
-                }
-                None => {
-                    self.settle(block, &chunk.rows, base)?;
-                    step = (keys.len() / 4).max(room.min(keys.len() / 2)).next_multiple_of(TILE).max(TILE);
-                }
-            }
-        }
-        self.settle(block, &chunk.rows, base)
-    }
-
-    /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools. Where
-    /// a scan is quick, what passes costs more than the scan: shorter steps let less pass.
-    fn next_step(&self, seen: usize, room: usize, all: usize) -> usize {
-        let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
-        let lanes = self.queue.offers().lanes > 0;
-        let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
-        let least = if lanes { room.min((4 * all).max(TILE)) } else { room };
-        likely.max(least).max(1).next_multiple_of(TILE)
-    }
-
-    /// The state of each query, once the work before is done.
-    fn state(&self, block: &Block<Q>) -> Result<Vec<[u32; STATE_WORDS]>> {
-        let mut state = try_vec([0_u32; STATE_WORDS], block.queries.rows, "the state of each query")?;
-        self.queue.read(&block.state, 0, bytemuck::cast_slice_mut(&mut state))?;
-        Ok(state)
-    }
-
-    /// Keeps the state for the case that the next step overflows.
-    fn keep_state(&self, block: &Block<Q>) -> Result<()> {
-        let bytes = block.queries.rows * STATE_WORDS * 4;
-        match &block.before {
-            Some(before) => self.queue.copy(self.whole(&block.state, bytes), self.whole(before, bytes)),
-            None => Ok(()),
-        }
-    }
-
-    /// Brings back the state before a step.
-    fn restore_state(&self, block: &Block<Q>) -> Result<()> {
-        let bytes = block.queries.rows * STATE_WORDS * 4;
-        match &block.before {
-            Some(before) => self.queue.copy(self.whole(before, bytes), self.whole(&block.state, bytes)),
-            None => self.queue.write(&block.state, 0, bytemuck::cast_slice(&block.kept)),
-        }
-    }
-
-    /// Gives pending keys their canonical ranks and keeps the best.
-    fn settle(&self, block: &mut Block<Q>, chunk: &Chunk<Q>, base: usize) -> Result<()> {
-        if !block.pending {
-            return Ok(());
-        }
-        self.prune(block, true)?;
-        let state = self.state(block)?;
-        let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
-        self.rescore(block, chunk, base, new.div_ceil(RESCORE_THREADS))?;
-        self.choose(block)?;
-        block.kept = self.state(block)?;
-        block.pending = false;
-        self.keep_state(block)
-    }
-
-    /// One step. Gives the words of `unsure`; nothing where a pool or the pairs near a limit overflowed: then all is as
-    /// before the step.
-    fn step(&self, block: &mut Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<Option<Vec<u32>>> {
-        let queue = self.queue;
-        let rows = block.queries.rows;
-        let counts = if self.spec.count_rejected { 1 + 4 * rows } else { 1 };
-        let at_end = keys.end;
-        if self.spec.count_rejected {
-            queue.clear(Slice { buffer: &block.unsure, offset_bytes: 0, bytes: (counts * 4) as u64 })?;
-        }
-        self.scan(block, chunk, base, keys)?;
-        let state = self.state(block)?;
-        let mut unsure = vec![0_u32; 1];
-        if self.spec.count_rejected {
-            unsure = try_vec(0, counts, "pairs near a limit")?;
-            queue.read(&block.unsure, 0, bytemuck::cast_slice_mut(&mut unsure))?;
-        }
-        let most = state.iter().map(|[_, _, count, _]| *count as usize).max().unwrap_or(0);
-        if most > self.capacity || unsure[0] as usize > UNSURE * rows {
-            self.restore_state(block)?;
-            return Ok(None);
-        }
-        if unsure[0] > 0 {
-            let mut pairs = try_vec(0, unsure[0] as usize * 2, "pairs near a limit")?;
-            queue.read(&block.unsure, (counts * 4) as u64, bytemuck::cast_slice_mut(&mut pairs))?;
-            unsure.extend(pairs);
-        }
-        let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
-        if new > 0 && block.before.is_some() {
-            block.pending = true;
-            // The last step of a chunk raises no threshold: its keys are settled now.
-            if at_end < chunk.rows.rows {
-                self.prune(block, most > self.capacity / 2)?;
-            }
-            self.keep_state(block)?;
-        } else if new > 0 {
-            self.rescore(block, &chunk.rows, base, new.div_ceil(RESCORE_THREADS))?;
-            self.choose(block)?;
-            block.kept = self.state(block)?;
-        }
-        Ok(Some(unsure))
-    }
-
     fn whole<'s>(&self, buffer: &'s Q::Buffer, bytes: usize) -> Slice<'s, Q> {
         Slice { buffer, offset_bytes: 0, bytes: bytes as u64 }
-    }
-
-    fn seed(&self) -> [u32; 2] {
-        match self.spec.select {
-            Select::Hardest => [0, 0],
-            Select::Uniform { seed } | Select::Softmax { seed, .. } => [seed as u32, (seed >> 32) as u32],
-        }
-    }
-
-    /// The bits of 1 / temperature.
-    fn coolness(&self) -> u32 {
-        match self.spec.select {
-            Select::Softmax { temperature, .. } => (1.0 / temperature).min(f32::MAX).to_bits(),
-            _ => 0,
-        }
-    }
-
-    fn scan(&self, block: &Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<()> {
-        let rows = block.queries.rows;
-        let number = chunk.rows.start as u64;
-        let [seed_low, seed_high] = self.seed();
-        let parameters = [
-            0,
-            rows as u32,
-            chunk.rows.rows as u32,
-            (chunk.rows.padded / 4) as u32,
-            keys.start as u32,
-            keys.end as u32,
-            base as u32,
-            self.capacity as u32,
-            number as u32,
-            (number >> 32) as u32,
-            seed_low,
-            seed_high,
-            (UNSURE * rows) as u32,
-        ];
-        let buffers = |queries, keys| {
-            [
-                queries,
-                keys,
-                self.whole(&block.gates, rows * size_of::<Gate>()),
-                self.whole(&chunk.columns, chunk.rows.rows * 8),
-                Slice { buffer: &block.tables, offset_bytes: 0, bytes: block.tables_bytes },
-                self.whole(&block.state, rows * STATE_WORDS * 4),
-                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
-                Slice { buffer: &block.unsure, offset_bytes: 0, bytes: self.unsure_bytes(rows) },
-            ]
-        };
-        let (Some(unit), Some(queries), Some(packed)) = (self.unit, &block.packed, &chunk.packed) else {
-            return self.queue.launch(&Launch {
-                kernel: &self.variant.scan(),
-                groups: [keys.len().div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1],
-                parameters: &parameters,
-                buffers: &buffers(block.queries.scaled(), chunk.rows.scaled()),
-                first_group: Some(0),
-            });
-        };
-        let columns = unit.tile_columns as usize;
-        let tiles = keys.end.div_ceil(columns) - keys.start / columns;
-        let query_tiles = queries.rows / TILE_ROWS;
-        let parts = unit.parts(query_tiles, tiles, self.queue.offers().processors);
-        let part_tiles = tiles.div_ceil(parts);
-        let codes = chunk.codes.as_ref().map(|codes| self.whole(codes, chunk.rows.rows * 8));
-        let rows_and_codes = buffers(queries.slice(), packed.slice()).into_iter().chain(queries.codes()).chain(codes);
-        self.queue.launch(&Launch {
-            kernel: &self.variant.scan_packed(unit, self.form),
-            groups: [query_tiles as u32, tiles.div_ceil(part_tiles) as u32, 1],
-            parameters: &[&parameters[..], &[queries.blocks as u32, part_tiles as u32]].concat(),
-            buffers: &rows_and_codes.collect::<Vec<_>>(),
-            first_group: None,
-        })
-    }
-
-    /// Gives the keys that passed their canonical ranks, by `groups` workgroups a query. In WGSL there must be a thread for
-    /// each key that passed.
-    fn rescore(&self, block: &Block<Q>, chunk: &Chunk<Q>, base: usize, groups: u32) -> Result<()> {
-        let rows = block.queries.rows;
-        let number = chunk.start as u64;
-        let [seed_low, seed_high] = self.seed();
-        self.queue.launch(&Launch {
-            kernel: &self.variant.rescore(),
-            groups: [groups, rows as u32, 1],
-            parameters: &[
-                0,
-                (chunk.padded / 4) as u32,
-                base as u32,
-                self.capacity as u32,
-                number as u32,
-                (number >> 32) as u32,
-                seed_low,
-                seed_high,
-                self.coolness(),
-            ],
-            buffers: &[
-                block.queries.scaled(),
-                block.queries.words(),
-                chunk.scaled(),
-                chunk.words(),
-                self.whole(&block.gates, rows * size_of::<Gate>()),
-                Slice { buffer: &block.tables, offset_bytes: 0, bytes: block.tables_bytes },
-                self.whole(&block.state, rows * STATE_WORDS * 4),
-                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
-            ],
-            first_group: Some(0),
-        })
-    }
-
-    /// Raises the thresholds to what pending keys are at least, and drops those that cannot be among the best.
-    fn prune(&self, block: &Block<Q>, drops: bool) -> Result<()> {
-        let rows = block.queries.rows;
-        self.queue.launch(&Launch {
-            kernel: &self.variant.prune(),
-            groups: [1, rows as u32, 1],
-            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32, u32::from(drops)],
-            buffers: &[
-                self.whole(&block.state, rows * STATE_WORDS * 4),
-                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
-                self.whole(&block.gates, rows * size_of::<Gate>()),
-            ],
-            first_group: None,
-        })
-    }
-
-    fn choose(&self, block: &Block<Q>) -> Result<()> {
-        let rows = block.queries.rows;
-        self.queue.launch(&Launch {
-            kernel: &self.variant.choose(),
-            groups: [1, rows as u32, 1],
-            parameters: &[self.capacity as u32, self.wanted.hardest as u32, self.wanted.drawn as u32],
-            buffers: &[
-                self.whole(&block.state, rows * STATE_WORDS * 4),
-                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
-            ],
-            first_group: None,
-        })
-    }
-
-    /// Adds a step's rejections: those that were certain, and those that the canonical score decides.
-    fn count(&self, block: &Block<Q>, chunk: &Chunk<Q>, unsure: &[u32], found: &mut Found) -> Result<()> {
-        if !self.spec.count_rejected {
-            return Ok(());
-        }
-        let (rows, start) = (block.queries.rows, block.queries.start);
-        let (counters, pairs) = unsure[1..].split_at(4 * rows);
-        for (counts, rejected) in counters.chunks(4).zip(&mut found.rejected[start..]) {
-            for (rule, keys) in RULES.into_iter().zip(counts) {
-                rejected.add(rule, u64::from(*keys));
-            }
-        }
-        let (pairs, _) = pairs.as_chunks::<2>();
-        let ready = Ready { metric: self.spec.metric, split: self.variant.split, queries: &block.queries, keys: chunk };
-        for ([row, _], score) in pairs.iter().zip(ready.score(self.queue, pairs)?) {
-            let query = start + *row as usize;
-            let bounds = self.bounds(query);
-            let above = RULES[1..].iter().zip(bounds.upper).find(|(_, bound)| score > *bound).map(|(rule, _)| *rule);
-            let rule = if score < bounds.lo { Some(Rule::BelowBand) } else { above };
-            if let Some(rule) = rule {
-                found.rejected[query].add(rule, 1);
-            }
-        }
-        Ok(())
     }
 
     /// Brings what the pools hold to the host.
