@@ -340,3 +340,52 @@ fn a_plain_call_waits_once() -> Result<()> {
     assert_eq!(error(&queries.slice(0..3)?, &keys).map(|error| error.to_string()), first("keys"));
     Ok(())
 }
+
+/// Keys on the card are packed by the first call, stay packed for the next, and follow updates.
+#[test]
+fn keys_on_the_card_stay_packed() -> Result<()> {
+    const ROWS: usize = 70;
+    if open().is_none() {
+        return Ok(());
+    }
+    for scan_bytes in [false, true] {
+        let mut card = Card::unshared(0)?;
+        let has_unit = gpu::matrix_unit::MatrixUnit::of(&card.offers).is_some();
+        card.offers.scan_bytes = scan_bytes && has_unit;
+        let cuda = Cuda::new(Arc::new(card), None, Limits::default())?;
+        let rows = |count: usize, seed: usize| Matrix::from_vec(data(count, seed), count, DIM);
+        let (queries, keys) = (rows(ROWS, 1)?, rows(KEYS, 2)?);
+        let mut host = data(KEYS, 2);
+        let mut matrix = DeviceMatrix::new(KEYS, DIM, Dtype::F16, cuda.upload(&keys)?);
+        let given = matrix.memory_bytes();
+        let check = |queries: &dyn Rows, spec: &TopK, matrix: &DeviceMatrix, host: &[f16]| -> Result<()> {
+            let expected = Device::cpu().top_k(spec, queries, &Matrix::from_vec(host.to_vec(), KEYS, DIM)?)?;
+            let found = cuda.top_k(spec, Pair { queries, keys: matrix })?;
+            assert_eq!(found.indices, expected.indices, "{scan_bytes} {spec:?}");
+            assert_eq!(bits(&found.scores), bits(&expected.scores), "{scan_bytes} {spec:?}");
+            assert_eq!((found.counts, found.special), (expected.counts, expected.special), "{scan_bytes} {spec:?}");
+            Ok(())
+        };
+        let groups = |rows: usize| (0..rows).map(|row| (row % 4) as i64).collect::<Vec<i64>>();
+        let specs = [
+            TopK::new(K),
+            TopK::new(K).metric(Metric::Dot).band(-2.0, 9.0).exclude_groups(groups(ROWS), groups(KEYS)),
+            TopK::new(2 * K).skip(2).exclude_self(0),
+        ]
+        .map(|spec| spec.nonfinite(NonFinite::Skip));
+        for _ in 0..2 {
+            specs.iter().try_for_each(|spec| check(&queries, spec, &matrix, &host))?;
+            let packed = matrix.memory_bytes() - given;
+            let blocks = KEYS.next_multiple_of(256) as u64 * 128;
+            assert_eq!(packed > blocks && packed < 2 * blocks, has_unit, "{packed}");
+            matrix.update(100, &rows(300, 5)?)?;
+            host[100 * DIM..400 * DIM].copy_from_slice(&data(300, 5));
+            assert_eq!(matrix.memory_bytes(), given);
+        }
+        // Queries in f32 need what is not kept.
+        let wide = data(ROWS, 1).into_iter().map(f32::from).collect();
+        check(&Matrix::from_vec(wide, ROWS, DIM)?, &specs[0], &matrix, &host)?;
+        assert_eq!(matrix.memory_bytes(), given);
+    }
+    Ok(())
+}

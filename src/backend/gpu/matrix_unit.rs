@@ -204,6 +204,7 @@ pub(super) fn kernels(offers: &Offers) -> Vec<Kernel> {
 pub(crate) struct Packed<Q: Queue> {
     buffer: Q::Buffer,
     bytes: u64,
+    form: Form,
     /// A code a row, where rows are bytes.
     codes: Option<Q::Buffer>,
     /// Rows, padding included: a multiple of the rows and the columns of a tile.
@@ -215,6 +216,15 @@ pub(crate) struct Packed<Q: Queue> {
 impl<Q: Queue> Packed<Q> {
     pub(crate) fn slice(&self) -> Slice<'_, Q> {
         Slice { buffer: &self.buffer, offset_bytes: 0, bytes: self.bytes }
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Bytes of the device's memory that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes + self.codes().map_or(0, |codes| codes.bytes)
     }
 
     /// The rows' codes, where they are bytes.
@@ -270,7 +280,7 @@ pub(crate) fn pack_rows<Q: Queue>(
     let buffer = queue.allocate(bytes.max(4), "packed rows")?;
     let code_bytes = ((packed_rows * CODE_BYTES) as u64).max(4);
     let codes = (form == Form::Bytes).then(|| queue.allocate(code_bytes, "codes of rows")).transpose()?;
-    let packed = Packed { buffer, bytes, codes, rows: packed_rows, blocks };
+    let packed = Packed { buffer, bytes, form, codes, rows: packed_rows, blocks };
     let buffers: Vec<Slice<Q>> = [scaled, packed.slice()].into_iter().chain(packed.codes()).collect();
     // What may be many is cut.
     let groups = packed_rows / form.group_rows();

@@ -4,7 +4,9 @@
 //! makes them ready, so that all answers are the same.
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::matrix_unit::{Form, Packed};
 use super::{Kernel, Launch, Offers, Queue, Slice};
 use crate::backend::row_scale::{RowScale, check_finite};
 use crate::device_matrix::Storage;
@@ -69,8 +71,8 @@ pub(crate) struct Chunk<Q: Queue> {
     pub(crate) rows: usize,
     /// Elements of a row, padding included.
     pub(crate) padded: usize,
-    /// `rows × padded` elements.
-    scaled: Q::Buffer,
+    /// `rows × padded` elements, until they are given back.
+    scaled: Option<Q::Buffer>,
     /// Four words a row, as score.wgsl says.
     words: Q::Buffer,
     /// The same on the host.
@@ -80,7 +82,13 @@ pub(crate) struct Chunk<Q: Queue> {
 impl<Q: Queue> Chunk<Q> {
     /// The scaled rows.
     pub(crate) fn scaled(&self) -> Slice<'_, Q> {
-        Slice { buffer: &self.scaled, offset_bytes: 0, bytes: (self.rows * self.padded * 4) as u64 }
+        let buffer = self.scaled.as_ref().expect("scaled rows are read before they are given back");
+        Slice { buffer, offset_bytes: 0, bytes: (self.rows * self.padded * 4) as u64 }
+    }
+
+    /// Gives the scaled rows back; the scales stay.
+    pub(crate) fn give_back_scaled(&mut self) {
+        self.scaled = None;
     }
 
     /// Marks rows as not finite for kernels; the host's scales stay as they are.
@@ -158,7 +166,7 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
         let words = self.queue.allocate((rows * SCALE_WORDS * 4).max(4) as u64, "scales of rows")?;
         let scales = try_vec(RowScale { exponent: 0, inverse: 1.0, finite: true }, rows, "scales of rows")?;
-        let chunk = Chunk { start: range.start, rows, padded, scaled, words, scales };
+        let chunk = Chunk { start: range.start, rows, padded, scaled: Some(scaled), words, scales };
         match self.stored {
             Some(stored) => stored.prepare(self.queue, range, &chunk)?,
             None => self.prepare_from_host(range, &chunk)?,
@@ -252,6 +260,24 @@ impl<Q: Queue> Source<'_, Q> {
 /// Runs work on a queue of the device that a matrix stays on.
 pub(crate) type Call<Q> = Box<dyn Fn(&mut dyn FnMut(&Q) -> Result<()>) -> Result<()> + Send + Sync>;
 
+/// Some rows of a matrix that stays on the device, as the matrix unit reads them, and their scales: what outlives a call.
+pub(crate) struct Kept<Q: Queue> {
+    pub(crate) rows: Arc<Chunk<Q>>,
+    pub(crate) packed: Arc<Packed<Q>>,
+}
+
+impl<Q: Queue> Clone for Kept<Q> {
+    fn clone(&self) -> Self {
+        Kept { rows: Arc::clone(&self.rows), packed: Arc::clone(&self.packed) }
+    }
+}
+
+impl<Q: Queue> Kept<Q> {
+    fn bytes(&self) -> u64 {
+        self.packed.bytes() + self.rows.words().bytes
+    }
+}
+
 /// Rows that stay on the device, as they were given.
 pub(crate) struct Stored<Q: Queue> {
     /// The device: only its queues may use the memory.
@@ -269,6 +295,8 @@ pub(crate) struct Stored<Q: Queue> {
     first: usize,
     /// Whether the memory is somebody else's, who may keep other things between the rows.
     adopted: bool,
+    /// What the last call made of the rows that is of use to the next.
+    kept: Mutex<Vec<Kept<Q>>>,
 }
 
 impl<Q: Queue + 'static> Stored<Q> {
@@ -289,6 +317,7 @@ impl<Q: Queue + 'static> Stored<Q> {
             stride,
             first: 0,
             adopted: false,
+            kept: Mutex::default(),
         };
         for piece in pieces(rows.rows(), piece_rows) {
             stored.pieces.push(queue.allocate((piece.len() * row_bytes) as u64, "a matrix on the device")?);
@@ -312,7 +341,8 @@ impl<Q: Queue + 'static> Stored<Q> {
     ) -> Self {
         let device = queue.device();
         let (pieces, piece_rows) = (vec![buffer], rows.max(1));
-        Stored { device, call, pieces, piece_rows, rows, dim, dtype, stride, first, adopted: true }
+        let kept = Mutex::default();
+        Stored { device, call, pieces, piece_rows, rows, dim, dtype, stride, first, adopted: true, kept }
     }
 
     /// Whether every row begins at a multiple of `elements` elements of memory and has a multiple of them.
@@ -320,6 +350,37 @@ impl<Q: Queue + 'static> Stored<Q> {
         let sizes = [self.first, self.stride, self.dim].iter().all(|size| size.is_multiple_of(elements));
         let bytes = (elements * self.dtype.bytes()) as u64;
         sizes && self.pieces.iter().all(|piece| queue.is_aligned(piece, bytes))
+    }
+
+    /// Whether what is made of the rows may outlive a call: nobody but [`Storage::write`] changes them.
+    pub(crate) fn may_keep(&self) -> bool {
+        !self.adopted
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept<Q>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows of a range that were kept, in this form.
+    pub(crate) fn find_kept(&self, range: &Range<usize>, form: Form) -> Option<Kept<Q>> {
+        let is_it = |kept: &&Kept<Q>| {
+            (kept.rows.start, kept.rows.rows) == (range.start, range.len()) && kept.packed.form() == form
+        };
+        self.kept().iter().find(is_it).cloned()
+    }
+
+    /// Keeps rows, whose work is done, in place of those that were kept before.
+    pub(crate) fn keep(&self, rows: Vec<Kept<Q>>) {
+        *self.kept() = rows;
+    }
+
+    /// The rows of a range as they were given, where they lie in one piece: its memory, the element that the first of them
+    /// starts at, elements from one row to the next.
+    pub(crate) fn raw(&self, range: Range<usize>) -> Option<(Slice<'_, Q>, usize, usize)> {
+        let mut parts = self.parts(range);
+        let (Some((piece, row, _)), None) = (parts.next(), parts.next()) else { return None };
+        let (slice, first, stride) = self.piece(piece);
+        Some((slice, first + row * stride, stride))
     }
 
     /// The pieces: number, rows.
@@ -400,7 +461,8 @@ impl<Q: Queue + 'static> Stored<Q> {
 
 impl<Q: Queue + 'static> Storage for Stored<Q> {
     fn memory_bytes(&self) -> u64 {
-        (self.rows * self.stride * self.dtype.bytes()) as u64
+        let kept: u64 = self.kept().iter().map(Kept::bytes).sum();
+        (self.rows * self.stride * self.dtype.bytes()) as u64 + kept
     }
 
     fn read(&self, range: Range<usize>) -> Result<Matrix<'_>> {
@@ -422,6 +484,7 @@ impl<Q: Queue + 'static> Storage for Stored<Q> {
     }
 
     fn write(&mut self, start: usize, rows: &Matrix) -> Result<()> {
+        self.keep(Vec::new());
         (self.call)(&mut |queue| self.replace(queue, start, rows))
     }
 }

@@ -19,6 +19,7 @@ mod steps;
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::exclusions::{Exclusions, NONE};
 use super::matrix_unit::{self, Form, MatrixUnit, Packed};
@@ -165,9 +166,9 @@ pub(crate) fn reads_keys_once<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: 
 
 /// One chunk of keys.
 struct Keys<Q: Queue> {
-    rows: Chunk<Q>,
+    rows: Arc<Chunk<Q>>,
     /// The keys as the matrix unit reads them.
-    packed: Option<Packed<Q>>,
+    packed: Option<Arc<Packed<Q>>>,
     /// The words of `columns`.
     columns: Q::Buffer,
     /// Codes times factors, where keys are packed in bytes.
@@ -358,15 +359,15 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         let buffer = self.queue.allocate((columns.len() * 8) as u64, "factors of keys")?;
         self.queue.write(&buffer, 0, bytemuck::cast_slice(&columns))?;
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;
-        let keys = self.ready(chunk, buffer)?;
+        let packed = self.pack(&chunk)?.map(Arc::new);
+        let keys = self.ready(Arc::new(chunk), packed, buffer)?;
         self.steps(block, &keys, range.start - span.start, found)
     }
 
     /// Keys with all that the scan reads of them.
-    fn ready(&self, rows: Chunk<Q>, columns: Q::Buffer) -> Result<Keys<Q>> {
-        let packed = self.pack(&rows)?;
+    fn ready(&self, rows: Arc<Chunk<Q>>, packed: Option<Arc<Packed<Q>>>, columns: Q::Buffer) -> Result<Keys<Q>> {
         let factors = self.whole(&columns, rows.rows * 8);
-        let codes = packed.as_ref().and_then(Packed::codes);
+        let codes = packed.as_deref().and_then(Packed::codes);
         let codes = codes.map(|codes| matrix_unit::weigh(self.queue, rows.rows, codes, factors)).transpose()?;
         Ok(Keys { packed, rows, columns, codes })
     }

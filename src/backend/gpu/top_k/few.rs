@@ -130,7 +130,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
                 let step = (rows.start + at).saturating_mul(GROWTH).max(least).next_multiple_of(TILE).min(most);
                 let end = rows.len().min(at + step);
                 self.scan_few(few, block, &walk, at..end)?;
-                self.rescore_raw(few, block, &walk)?;
+                self.rescore_raw(block, few.keys.piece(walk.piece), walk.start, 64)?;
                 self.choose(block)?;
                 at = end;
             }
@@ -193,17 +193,24 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         })
     }
 
-    fn rescore_raw(&self, few: &Few<Q>, block: &Block<Q>, walk: &Piece<Q>) -> Result<()> {
+    /// Gives the keys that passed their canonical ranks, from f16 rows as they were given: their memory, the element that key
+    /// `start` begins at, elements from one to the next.
+    pub(super) fn rescore_raw(
+        &self,
+        block: &Block<Q>,
+        (slice, first, stride): (Slice<Q>, usize, usize),
+        start: usize,
+        groups: u32,
+    ) -> Result<()> {
         let rows = block.queries.rows;
-        let (slice, first, stride) = few.keys.piece(walk.piece);
         self.queue.launch(&Launch {
             kernel: &rescore(),
-            groups: [64, rows as u32, 1],
+            groups: [groups, rows as u32, 1],
             parameters: &[
                 self.keys.dim() as u32,
                 stride as u32,
                 first as u32,
-                walk.start as u32,
+                start as u32,
                 self.capacity as u32,
                 metric_code(self.spec.metric),
             ],

@@ -5,17 +5,22 @@
 //! that is left. What the host would have made of the rows' scales (gates, factors of keys) the device makes for itself.
 
 use super::super::exclusions::Exclusions;
+use super::super::matrix_unit::{self, Packed};
 use super::super::pairs::metric_code;
+use super::super::rows::{Chunk, Kept, Stored};
 use super::super::scan::Gate;
 use super::super::source::Language;
 use super::super::{Kernel, Launch, Offers, Queue, Slice, TILE};
 use super::{Block, Call, Keys, ROOM, SPAN_KEYS, STATE_WORDS};
 use crate::backend::Pair;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result, try_vec};
 use crate::output::{Neighbours, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
 use crate::spec::{Metric, NonFinite, Select, TopK};
+use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 const THREADS: u32 = 64;
 /// Keys that are looked at against what was seen before: each step lets a few times as many pass as are wanted.
@@ -25,6 +30,8 @@ const POOL_SHARE: u64 = 16;
 const MOST_POOL_BYTES: u64 = 8 << 30;
 /// The share of the memory that results may take on their way to the host.
 const RESULT_SHARE: u64 = 16;
+/// The share of the memory that keys which stay packed may take.
+const KEPT_SHARE: u64 = 4;
 /// Where steps would be shorter than this, the host looks after each: they can be longer then.
 const SHORTEST_STEP: usize = 16 * ROOM;
 /// Bytes of what is counted of special rows: zero, not finite, the first of these; of queries, then of keys.
@@ -44,6 +51,9 @@ fn kernel(entry: &'static str) -> Kernel {
     Kernel { file: "top_k_into", entry, constants: vec![("LISTS", 0)], threads: [THREADS, 1] }
 }
 
+/// Rows that are ready, and as the matrix unit reads them, where there is one.
+type Ready<Q> = (Arc<Chunk<Q>>, Option<Arc<Packed<Q>>>);
+
 /// Where the results go: `rows × k` numbers of keys (i64), as many scores (f32), and a count (u32) a query.
 pub(crate) struct Places<'a, Q: Queue> {
     pub(crate) indices: &'a Q::Buffer,
@@ -61,18 +71,30 @@ pub(crate) fn top_k_into<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair,
     call.positive_scores = spec.positive_scores.as_deref().unwrap_or_default();
     let query_rows = call.query_rows().min(rows.max(1));
     call.widen_pools(query_rows, MOST_POOL_BYTES);
-    walk(&call, query_rows, &into)?;
+    walk(&call, query_rows, &into, None)?;
     Ok(())
 }
 
+/// Keys that stay packed on the device from one call to the next, as f16 rows that their canonical scores are taken from.
+struct Keep<'a, Q: Queue> {
+    stored: &'a Stored<Q>,
+    /// Those of this call.
+    used: RefCell<Vec<Kept<Q>>>,
+}
+
 /// Walks the keys with all queries, `query_rows` at once. Gives what was counted of special rows.
-fn walk<Q: Queue + 'static>(call: &Call<Q>, query_rows: usize, into: &Places<Q>) -> Result<Q::Buffer> {
+fn walk<Q: Queue + 'static>(
+    call: &Call<Q>,
+    query_rows: usize,
+    into: &Places<Q>,
+    keep: Option<&Keep<Q>>,
+) -> Result<Q::Buffer> {
     let queue = call.queue;
     let (bound, largest) = (call.bound(), queue.allocate(8, "the largest norm of the keys")?);
     let special = queue.allocate(SPECIAL_BYTES as u64, "counts of special rows")?;
     queue.write(&special, 0, bytemuck::cast_slice(&[0, 0, u32::MAX, 0, 0, u32::MAX]))?;
     for range in pieces(call.queries.rows(), query_rows) {
-        Walk { call, bound, largest: &largest, special: &special }.block(range, into)?;
+        Walk { call, bound, largest: &largest, special: &special, keep }.block(range, into)?;
     }
     Ok(special)
 }
@@ -116,7 +138,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let scores = queue.allocate((slots * 4) as u64, "neighbour scores")?;
         let counts = queue.allocate((rows * 4) as u64, "neighbour counts")?;
         let into = Places { indices: &indices, scores: &scores, counts: &counts };
-        let special = walk(self, query_rows, &into)?;
+        let keep = self.keep();
+        let special = walk(self, query_rows, &into, keep.as_ref())?;
         let special = self.special(&special)?;
         let mut neighbours = Neighbours {
             rows,
@@ -133,7 +156,24 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         queue.read(&scores, 0, bytemuck::cast_slice_mut(&mut neighbours.scores))?;
         queue.read(&counts, 0, bytemuck::cast_slice_mut(&mut found))?;
         neighbours.counts = found.into_iter().map(|count| count as usize).collect();
+        // Its work is done: what was read came after it.
+        if let Some(Keep { stored, used }) = keep {
+            stored.keep(used.into_inner());
+        }
         Ok(Some(neighbours))
+    }
+
+    /// Whether the keys stay packed for the next call: f16 rows that this device holds, where both rows and memory allow.
+    fn keep(&self) -> Option<Keep<'_, Q>> {
+        let stored = self.keys.stored().filter(|stored| stored.may_keep())?;
+        let (rows, dim) = (self.keys.rows(), self.keys.dim());
+        let bytes = matrix_unit::packed_bytes(self.form, rows, dim);
+        let fits = bytes <= self.queue.limits().memory_bytes / KEPT_SHARE;
+        if self.unit.is_some() && self.keys.dtype() == Dtype::F16 && !self.variant.split && fits {
+            return Some(Keep { stored, used: RefCell::default() });
+        }
+        stored.keep(Vec::new());
+        None
     }
 
     /// What was counted of special rows, or an error that names the first that is not finite.
@@ -176,6 +216,7 @@ struct Walk<'a, 'c, Q: Queue> {
     largest: &'a Q::Buffer,
     /// Where special rows are counted.
     special: &'a Q::Buffer,
+    keep: Option<&'a Keep<'a, Q>>,
 }
 
 impl<Q: Queue + 'static> Walk<'_, '_, Q> {
@@ -196,7 +237,7 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
     /// A chunk of keys with their factors. `counted`: whether special ones are.
     fn keys(&self, range: Range<usize>, counted: bool) -> Result<Keys<Q>> {
         let (call, queue) = (self.call, self.call.queue);
-        let rows = call.keys.unread(range)?;
+        let (rows, packed) = self.packed(range)?;
         let columns = queue.allocate((rows.rows * 8) as u64, "factors of keys")?;
         let rules = &call.spec.exclude;
         let given = rules.keys.is_some() || rules.groups.is_some();
@@ -229,7 +270,32 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
             launch("find_longest")?;
         }
         launch("describe_keys")?;
-        call.ready(rows, columns)
+        call.ready(rows, packed, columns)
+    }
+
+    /// The keys of a range, made ready and packed; kept ones where there are some.
+    fn packed(&self, range: Range<usize>) -> Result<Ready<Q>> {
+        let call = self.call;
+        let Some(keep) = self.keep.filter(|keep| keep.stored.raw(range.clone()).is_some()) else {
+            let rows = call.keys.unread(range)?;
+            let packed = call.pack(&rows)?.map(Arc::new);
+            return Ok((Arc::new(rows), packed));
+        };
+        let mut used = keep.used.borrow_mut();
+        let again = used.iter().find(|kept| kept.rows.start == range.start).cloned();
+        let kept = match again.or_else(|| keep.stored.find_kept(&range, call.form)) {
+            Some(kept) => kept,
+            None => {
+                let mut rows = call.keys.unread(range.clone())?;
+                let packed = Arc::new(matrix_unit::pack(call.queue, &rows, call.form)?);
+                rows.give_back_scaled();
+                Kept { rows: Arc::new(rows), packed }
+            }
+        };
+        if used.iter().all(|other| other.rows.start != range.start) {
+            used.push(kept.clone());
+        }
+        Ok((kept.rows, Some(kept.packed)))
     }
 
     /// Makes the gates, of which the host knows what does not depend on the rows.
@@ -268,7 +334,10 @@ impl<Q: Queue + 'static> Walk<'_, '_, Q> {
             let step = (base + at).saturating_mul(GROWTH).max(least).next_multiple_of(TILE).min(most);
             let end = chunk.rows.rows.min(at + step);
             call.scan(block, chunk, base, at..end)?;
-            call.rescore(block, &chunk.rows, base, groups)?;
+            match self.keep.and_then(|keep| keep.stored.raw(base..base + chunk.rows.rows)) {
+                Some(raw) => call.rescore_raw(block, raw, base, groups)?,
+                None => call.rescore(block, &chunk.rows, base, groups)?,
+            }
             call.choose(block)?;
             at = end;
         }
