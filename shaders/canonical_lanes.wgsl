@@ -34,12 +34,12 @@ fn canonical_dot_of(query: u32, key: u32, vectors: u32, thread: u32) -> f32 {
     let x = query * vectors + thread % 4u;
     let y = key * vectors;
     for (var i = 0u; i < vectors; i += 4u) {
-        let own = parts_of(queries[x + i]);
+        let own = parts_of(query_vector(x + i));
         // The language wants the lane as a constant.
-        a = add_products(a, subgroupBroadcast(own.high, 0u), subgroupBroadcast(own.low, 0u), parts_of(keys[y + i]));
-        b = add_products(b, subgroupBroadcast(own.high, 1u), subgroupBroadcast(own.low, 1u), parts_of(keys[y + i + 1u]));
-        c = add_products(c, subgroupBroadcast(own.high, 2u), subgroupBroadcast(own.low, 2u), parts_of(keys[y + i + 2u]));
-        d = add_products(d, subgroupBroadcast(own.high, 3u), subgroupBroadcast(own.low, 3u), parts_of(keys[y + i + 3u]));
+        a = add_products(a, subgroupBroadcast(own.high, 0u), subgroupBroadcast(own.low, 0u), parts_of(key_vector(y + i)));
+        b = add_products(b, subgroupBroadcast(own.high, 1u), subgroupBroadcast(own.low, 1u), parts_of(key_vector(y + i + 1u)));
+        c = add_products(c, subgroupBroadcast(own.high, 2u), subgroupBroadcast(own.low, 2u), parts_of(key_vector(y + i + 2u)));
+        d = add_products(d, subgroupBroadcast(own.high, 3u), subgroupBroadcast(own.low, 3u), parts_of(key_vector(y + i + 3u)));
     }
     a += c;
     b += d;

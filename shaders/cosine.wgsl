@@ -21,6 +21,8 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> key_scales: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> scores: array<u32>;
 
+const KEYS = 3u;
+#include "wide.wgsl" where LANES = 8
 #include "mainloop.wgsl" where LANES = 0
 #include "mainloop_lanes.wgsl" where LANES = 8
 

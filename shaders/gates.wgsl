@@ -15,7 +15,8 @@ fn rejecting(row: u32, column: u32, gate: Gate, score: f32) -> vec4<u32> {
     return select(vec4<u32>(0u), vec4<u32>(1u), vec4<bool>(below, above && !below, margin && !below, ratio && !below));
 }
 
-fn gate_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
+fn gate_tile(first_row: u32, first_column: u32, thread: vec3<u32>) {
+    let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
     for (var i = 0u; i < HELD_ROWS; i++) {
         let row = first_row + row_of(i, thread);
         let gate = gate_of(row);

@@ -73,7 +73,7 @@ fn gate_row(i: u32, dots: vec4<f32>, own: Gate, across: Across, lane: u32) {
     }
 }
 
-fn gate_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
+fn gate_part(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
     let lane = thread.x % 8u;
     let own_row = first_row + row_of(lane, thread);
     let own = gate_of(own_row);
@@ -118,4 +118,13 @@ fn gate_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
             }
         }
     }
+}
+
+fn gate_tile(first_row: u32, first_column: u32, thread: vec3<u32>) {
+    let tall = mainloop_tall(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
+    // One by one, so that places in arrays are constants.
+    gate_part(tall.tiles[0], first_row, first_column, thread_of_tile(0u, thread));
+    gate_part(tall.tiles[1], first_row, first_column, thread_of_tile(1u, thread));
+    gate_part(tall.tiles[2], first_row, first_column, thread_of_tile(2u, thread));
+    gate_part(tall.tiles[3], first_row, first_column, thread_of_tile(3u, thread));
 }

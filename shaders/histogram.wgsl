@@ -35,8 +35,10 @@ const LOCAL_BINS = 512u;
 
 var<workgroup> local_counts: array<atomic<u32>, LOCAL_BINS>;
 
+const KEYS = 2u;
+#include "wide.wgsl" where LANES = 8
 #include "mainloop.wgsl" where LANES = 0
-#include "mainloop_lanes.wgsl" where LANES = 8
+#include "mainloop_tall_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
 
 fn counts_locally() -> bool {
@@ -60,7 +62,6 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let first_row = group.y * TILE;
     let first_column = parameters.first + (group.x + parameters.first_group) * TILE;
     find_lists(first_row, parameters.base + first_column, thread);
-    let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
     let slots = parameters.bins + 2u;
     let local = counts_locally();
     let index = thread.y * THREADS_X + thread.x;
@@ -71,7 +72,7 @@ fn histogram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     }
     workgroupBarrier();
 
-    count_tile(tile, first_row, first_column, thread);
+    count_tile(first_row, first_column, thread);
 
     workgroupBarrier();
     if local {

@@ -79,7 +79,7 @@ fn count_apart(lane: u32) {
     }
 }
 
-fn count_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
+fn count_part(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
     let lane = thread.x % 8u;
     let own_row = first_row + row_of(lane, thread);
     let at = min(own_row, parameters.rows - 1u) * GATE_VECTORS;
@@ -125,4 +125,13 @@ fn count_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) 
             note_unsure(first_row + row_of(marked / 4u, thread), first_column + column_of(marked % 4u, thread));
         }
     }
+}
+
+fn count_tile(first_row: u32, first_column: u32, thread: vec3<u32>) {
+    let tall = mainloop_tall(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
+    // One by one, so that places in arrays are constants.
+    count_part(tall.tiles[0], first_row, first_column, thread_of_tile(0u, thread));
+    count_part(tall.tiles[1], first_row, first_column, thread_of_tile(1u, thread));
+    count_part(tall.tiles[2], first_row, first_column, thread_of_tile(2u, thread));
+    count_part(tall.tiles[3], first_row, first_column, thread_of_tile(3u, thread));
 }

@@ -1,6 +1,7 @@
 // Counts the scores of a tile, each thread its own in turn. histogram_lanes.wgsl is the same for software devices.
 
-fn count_tile(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
+fn count_tile(first_row: u32, first_column: u32, thread: vec3<u32>) {
+    let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
     let bins = f32(parameters.bins);
     let local = counts_locally();
     for (var i = 0u; i < HELD_ROWS; i++) {

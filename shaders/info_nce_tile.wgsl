@@ -26,6 +26,8 @@
 
 const COMPENSATED = 0u;
 
+const KEYS = 2u;
+#include "wide.wgsl" where LANES = 8
 #include "mainloop.wgsl" where LANES = 0
 #include "mainloop_lanes.wgsl" where LANES = 8
 
@@ -42,8 +44,8 @@ fn canonical_score(line: u32, column: u32) -> f32 {
     var sums: array<vec4<f32>, 4>;
     for (var at = 0u; at < words; at += 4u) {
         for (var lane = 0u; lane < 4u; lane++) {
-            let x = queries[line * words + at + lane];
-            let y = keys[column * words + at + lane];
+            let x = query_vector(line * words + at + lane);
+            let y = key_vector(column * words + at + lane);
             if (parameters.split == 1u) {
                 let first = select(x, y, swapped);
                 let second = select(y, x, swapped);

@@ -298,3 +298,11 @@ fn write_slopes(number: u32, thread: vec3<u32>) {
         }
     }
 }
+
+fn query_vector(place: u32) -> vec4<f32> {
+    return queries[place];
+}
+
+fn key_vector(place: u32) -> vec4<f32> {
+    return keys[place];
+}

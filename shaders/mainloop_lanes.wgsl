@@ -4,8 +4,7 @@
 //
 // Maths: sixteen products are added in a tree six additions deep. Their sums are added four at a time and these in f32,
 // or where COMPENSATED is 1 each with what its addition loses. So no sum rounds more often than mainloop.wgsl's.
-// Memory: `queries` and `keys`, arrays of vec4<f32> that the file which includes this one declares, row after row of
-// `vectors` vectors, a multiple of four.
+// Memory: rows by wide.wgsl, one after the other, of `vectors` vectors each, a multiple of four.
 // Constants: COMPENSATED.
 // Threads: 16 × 8, in subgroups of eight along x. Thread (x, y) holds rows 8y, … 8y + 7 and of the half of the columns
 // that its subgroup is, every eighth: four.
@@ -66,8 +65,52 @@ fn lost(a: vec4<f32>, b: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
 }
 
 /// Four vectors of four keys, by element.
-fn by_element(a: u32, b: u32, c: u32, d: u32) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(keys[a], keys[b], keys[c], keys[d]));
+fn by_element(keys: vec4<u32>) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(key_vector(keys.x), key_vector(keys.y), key_vector(keys.z), key_vector(keys.w)));
+}
+
+/// Where the thread's four keys begin. Rows behind the last repeat it.
+fn keys_from(first_column: u32, columns: u32, vectors: u32, thread: vec3<u32>) -> vec4<u32> {
+    let column = first_column + column_of(0u, thread);
+    return min(vec4<u32>(column, column + 8u, column + 16u, column + 24u), vec4<u32>(columns - 1u)) * vectors;
+}
+
+/// Sixteen elements of the four keys whose vectors are these.
+fn stage_at(keys: vec4<u32>) -> Stage {
+    return Stage(by_element(keys), by_element(keys + 1u), by_element(keys + 2u), by_element(keys + 3u));
+}
+
+/// Where the row begins that the lane reads for its subgroup. Rows behind the last repeat it.
+fn query_from(first_row: u32, rows: u32, vectors: u32, thread: vec3<u32>) -> u32 {
+    return min(first_row + row_of(thread.x % 8u, thread), rows - 1u) * vectors;
+}
+
+/// Sixteen elements of the subgroup's eight queries, of which each lane reads those from `query` on, times those of the
+/// keys.
+fn products_at(query: u32, stage: Stage) -> array<vec4<f32>, 8> {
+    let a = query_vector(query);
+    let b = query_vector(query + 1u);
+    let c = query_vector(query + 2u);
+    let d = query_vector(query + 3u);
+    // The language wants the lane as a constant.
+    return array<vec4<f32>, 8>(
+        sixteen_products(subgroupBroadcast(a, 0u), subgroupBroadcast(b, 0u), subgroupBroadcast(c, 0u),
+            subgroupBroadcast(d, 0u), stage),
+        sixteen_products(subgroupBroadcast(a, 1u), subgroupBroadcast(b, 1u), subgroupBroadcast(c, 1u),
+            subgroupBroadcast(d, 1u), stage),
+        sixteen_products(subgroupBroadcast(a, 2u), subgroupBroadcast(b, 2u), subgroupBroadcast(c, 2u),
+            subgroupBroadcast(d, 2u), stage),
+        sixteen_products(subgroupBroadcast(a, 3u), subgroupBroadcast(b, 3u), subgroupBroadcast(c, 3u),
+            subgroupBroadcast(d, 3u), stage),
+        sixteen_products(subgroupBroadcast(a, 4u), subgroupBroadcast(b, 4u), subgroupBroadcast(c, 4u),
+            subgroupBroadcast(d, 4u), stage),
+        sixteen_products(subgroupBroadcast(a, 5u), subgroupBroadcast(b, 5u), subgroupBroadcast(c, 5u),
+            subgroupBroadcast(d, 5u), stage),
+        sixteen_products(subgroupBroadcast(a, 6u), subgroupBroadcast(b, 6u), subgroupBroadcast(c, 6u),
+            subgroupBroadcast(d, 6u), stage),
+        sixteen_products(subgroupBroadcast(a, 7u), subgroupBroadcast(b, 7u), subgroupBroadcast(c, 7u),
+            subgroupBroadcast(d, 7u), stage),
+    );
 }
 
 /// The tile whose first row and column are these. Rows behind the last repeat it. All threads of the group call it.
@@ -81,45 +124,13 @@ fn mainloop(
 ) -> Tile {
     var total: array<vec4<f32>, 8>;
     var rest: array<vec4<f32>, 8>;
-    let query = min(first_row + row_of(thread.x % 8u, thread), rows - 1u) * vectors;
-    let key0 = min(first_column + column_of(0u, thread), columns - 1u) * vectors;
-    let key1 = min(first_column + column_of(1u, thread), columns - 1u) * vectors;
-    let key2 = min(first_column + column_of(2u, thread), columns - 1u) * vectors;
-    let key3 = min(first_column + column_of(3u, thread), columns - 1u) * vectors;
-
+    let query = query_from(first_row, rows, vectors, thread);
+    let keys = keys_from(first_column, columns, vectors, thread);
     for (var first = 0u; first < vectors; first += 16u) {
         var sums: array<vec4<f32>, 8>;
         let end = min(first + 16u, vectors);
         for (var v = first; v < end; v += 4u) {
-            let a = queries[query + v];
-            let b = queries[query + v + 1u];
-            let c = queries[query + v + 2u];
-            let d = queries[query + v + 3u];
-            let stage = Stage(
-                by_element(key0 + v, key1 + v, key2 + v, key3 + v),
-                by_element(key0 + v + 1u, key1 + v + 1u, key2 + v + 1u, key3 + v + 1u),
-                by_element(key0 + v + 2u, key1 + v + 2u, key2 + v + 2u, key3 + v + 2u),
-                by_element(key0 + v + 3u, key1 + v + 3u, key2 + v + 3u, key3 + v + 3u),
-            );
-            // The language wants the lane as a constant.
-            let products = array<vec4<f32>, 8>(
-                sixteen_products(subgroupBroadcast(a, 0u), subgroupBroadcast(b, 0u), subgroupBroadcast(c, 0u),
-                    subgroupBroadcast(d, 0u), stage),
-                sixteen_products(subgroupBroadcast(a, 1u), subgroupBroadcast(b, 1u), subgroupBroadcast(c, 1u),
-                    subgroupBroadcast(d, 1u), stage),
-                sixteen_products(subgroupBroadcast(a, 2u), subgroupBroadcast(b, 2u), subgroupBroadcast(c, 2u),
-                    subgroupBroadcast(d, 2u), stage),
-                sixteen_products(subgroupBroadcast(a, 3u), subgroupBroadcast(b, 3u), subgroupBroadcast(c, 3u),
-                    subgroupBroadcast(d, 3u), stage),
-                sixteen_products(subgroupBroadcast(a, 4u), subgroupBroadcast(b, 4u), subgroupBroadcast(c, 4u),
-                    subgroupBroadcast(d, 4u), stage),
-                sixteen_products(subgroupBroadcast(a, 5u), subgroupBroadcast(b, 5u), subgroupBroadcast(c, 5u),
-                    subgroupBroadcast(d, 5u), stage),
-                sixteen_products(subgroupBroadcast(a, 6u), subgroupBroadcast(b, 6u), subgroupBroadcast(c, 6u),
-                    subgroupBroadcast(d, 6u), stage),
-                sixteen_products(subgroupBroadcast(a, 7u), subgroupBroadcast(b, 7u), subgroupBroadcast(c, 7u),
-                    subgroupBroadcast(d, 7u), stage),
-            );
+            let products = products_at(query + v, stage_at(keys + v));
             for (var i = 0u; i < 8u; i++) {
                 if COMPENSATED == 1u {
                     let sum = total[i] + products[i];

@@ -28,6 +28,8 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read> state: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read_write> pool: array<u32>;
 
+const KEYS = 3u;
+#include "wide.wgsl" where LANES = 8
 #include "canonical.wgsl" where LANES = 0
 #include "canonical_lanes.wgsl" where LANES = 8
 #include "draws.wgsl"

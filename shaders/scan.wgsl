@@ -41,8 +41,10 @@ fn lower_bound(start: u32, end: u32, key: u32) -> u32 {
 /// Finds the part of each row's list that lies within the tile. All threads of the group call it.
 fn find_lists(first_row: u32, first_key: u32, thread: vec3<u32>) {
     if LISTS == 1u {
-        let index = thread.y * 16u + thread.x;
-        if index < TILE && first_row + index < parameters.rows {
+        for (var index = thread.y * THREADS_X + thread.x; index < TILE; index += THREADS_X * THREADS_Y) {
+            if first_row + index >= parameters.rows {
+                break;
+            }
             let start = tables[TABLE_WORDS + first_row + index];
             let end = tables[TABLE_WORDS + first_row + index + 1u];
             let first = lower_bound(start, end, first_key);

@@ -43,8 +43,10 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> pool: array<u32>;
 @group(0) @binding(8) var<storage, read_write> unsure: array<atomic<u32>>;
 
+const KEYS = 2u;
+#include "wide.wgsl" where LANES = 8
 #include "mainloop.wgsl" where LANES = 0
-#include "mainloop_lanes.wgsl" where LANES = 8
+#include "mainloop_tall_lanes.wgsl" where LANES = 8
 #include "scan.wgsl"
 #include "draws.wgsl"
 
@@ -151,6 +153,5 @@ fn scan(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) t
     let first_row = group.y * TILE;
     let first_column = parameters.first + (group.x + parameters.first_group) * TILE;
     find_lists(first_row, parameters.base + first_column, thread);
-    let tile = mainloop(first_row, first_column, parameters.rows, parameters.columns, parameters.vectors, thread);
-    gate_tile(tile, first_row, first_column, thread);
+    gate_tile(first_row, first_column, thread);
 }

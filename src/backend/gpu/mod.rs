@@ -160,8 +160,8 @@ pub(crate) struct Offers {
     pub(crate) workgroup_threads: u32,
     /// Threads that run together and can exchange registers; 0 where they cannot.
     pub(crate) subgroup: u32,
-    /// Lanes of a subgroup where it is a vector register of the processor, and workgroup memory is memory like any other;
-    /// 0 on GPUs.
+    /// Lanes of a subgroup where it is a vector register of the processor, and workgroup memory is memory like any other,
+    /// and where kernels can read 64-bit integers; 0 on GPUs.
     pub(crate) lanes: u32,
     /// Whether kernels can compute in f16.
     pub(crate) f16: bool,

@@ -60,6 +60,7 @@ const SHADERS: &[(&str, &str)] = files!(
     "info_nce_tile_threads.wgsl",
     "mainloop.wgsl",
     "mainloop_lanes.wgsl",
+    "mainloop_tall_lanes.wgsl",
     "nth.wgsl",
     "nth_lanes.wgsl",
     "pairs.wgsl",
@@ -70,6 +71,7 @@ const SHADERS: &[(&str, &str)] = files!(
     "scan_lanes.wgsl",
     "score.wgsl",
     "top_k.wgsl",
+    "wide.wgsl",
 );
 /// All files of `kernels/`.
 const KERNELS: &[(&str, &str)] = files!(
@@ -146,16 +148,22 @@ impl Kernel {
     }
 
     /// The same kernel for a device whose subgroups are vector registers of `lanes` numbers: where its file has a mainloop
-    /// for them, half the threads and the constant `LANES`.
+    /// for them, half the threads, or an eighth where that mainloop is tall, and the constant `LANES`.
     #[cfg(feature = "wgpu")]
     pub(crate) fn for_lanes(&self, lanes: u32) -> Kernel {
-        let mark = format!(" where LANES = {lanes}");
         let mut kernel = self.clone();
-        if lanes > 0 && self.threads == [16, 16] && file(Language::Wgsl, &format!("{}.wgsl", self.file)).contains(&mark)
-        {
-            kernel.threads = [16, 8];
-            kernel.constants.push(("LANES", lanes));
+        if lanes == 0 || self.threads != [16, 16] {
+            return kernel;
         }
+        let text = file(Language::Wgsl, &format!("{}.wgsl", self.file));
+        let tall = format!("#include \"mainloop_tall_lanes.wgsl\" where LANES = {lanes}\n");
+        let threads = match (text.contains(&format!(" where LANES = {lanes}")), text.contains(&tall)) {
+            (_, true) => [16, 2],
+            (true, _) => [16, 8],
+            _ => return kernel,
+        };
+        kernel.threads = threads;
+        kernel.constants.push(("LANES", lanes));
         kernel
     }
 
@@ -226,6 +234,10 @@ mod tests {
         let kernel = Kernel { file: "cosine", entry: "cosine", constants: vec![("COMPENSATED", 1)], threads };
         let lanes = kernel.for_lanes(8);
         assert_eq!((lanes.threads, lanes.constant("LANES")), ([16, 8], Some(8)));
+        let scan = Kernel { file: "top_k", entry: "scan", ..kernel.clone() };
+        assert_eq!(scan.for_lanes(8).threads, [16, 2]);
+        let multiply = Kernel { file: "info_nce_product", entry: "multiply", ..kernel.clone() };
+        assert_eq!(multiply.for_lanes(8).threads, [16, 8]);
         let (text, other) = (kernel.text(Language::Wgsl), lanes.text(Language::Wgsl));
         assert!(text.contains("query_stage") && !text.contains("subgroupBroadcast"));
         assert!(other.contains("subgroupBroadcast") && !other.contains("query_stage"));

@@ -70,7 +70,7 @@ fn preference(kind: DeviceType) -> u8 {
 
 /// Features that kernels or measurements use where they are offered.
 fn wanted_features() -> Features {
-    Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY
+    Features::SHADER_F16 | Features::SHADER_INT64 | Features::SUBGROUP | Features::TIMESTAMP_QUERY
 }
 
 /// Whether a device has what every kernel needs; says what it lacks.
@@ -118,9 +118,10 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
     }
 }
 
-/// Lanes of a software adapter's subgroups, where they always run together.
+/// Lanes of a software adapter's subgroups, where they always run together and read memory 64 bits at a time.
 fn lanes(features: &Features, info: &AdapterInfo) -> u32 {
-    let software = info.device_type == DeviceType::Cpu && features.contains(Features::SUBGROUP);
+    let needed = Features::SUBGROUP | Features::SHADER_INT64;
+    let software = info.device_type == DeviceType::Cpu && features.contains(needed);
     if software && info.subgroup_min_size == info.subgroup_max_size { info.subgroup_min_size } else { 0 }
 }
 

@@ -75,6 +75,7 @@ fn capabilities(offers: &Offers) -> Capabilities {
     let mut capabilities = Capabilities::empty();
     capabilities.set(Capabilities::SHADER_FLOAT16, offers.f16);
     capabilities.set(Capabilities::SUBGROUP, offers.subgroup > 0);
+    capabilities.set(Capabilities::SHADER_INT64, offers.lanes > 0);
     capabilities
 }
 
