@@ -47,7 +47,7 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// An element type a [`Matrix`] can hold: `f32`, [`half::f16`] or [`half::bf16`].
+/// An element type a [`Matrix`](crate::Matrix) can hold: `f32`, [`half::f16`] or [`half::bf16`].
 pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {
     /// The run-time name of this type.
     const DTYPE: Dtype;
