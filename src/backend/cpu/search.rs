@@ -19,6 +19,8 @@ const SPREAD: f64 = 4.0;
 const MOST: usize = 256;
 /// The same, for each neighbour that is wanted.
 const MOST_PER_WANTED: usize = 8;
+/// Keys that a query has room for from the start: as many as most come to hold, since growing costs more than the room.
+const ROOM: usize = 256;
 /// Keys that are scored together at least.
 const LEAST_BATCH: usize = 16;
 
@@ -58,6 +60,11 @@ fn ordered(bits: i32) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
+/// How many are held before the K-th largest is looked for anew.
+fn room_for(wanted: usize) -> usize {
+    wanted + wanted / 4 + 8
+}
+
 impl Guess {
     fn new(gate: &Gate, loss: Loss, dim: usize) -> Option<Self> {
         if gate.draws() || gate.wanted() == 0 {
@@ -66,7 +73,7 @@ impl Guess {
         let share = (SPREAD / (dim as f64).sqrt()).min(1.0);
         let Loss { fixed, share: unit } = loss;
         Some(Guess {
-            least: Vec::new(),
+            least: Vec::with_capacity(room_for(gate.wanted())),
             wanted: gate.wanted(),
             kth: i32::MIN,
             share: share as f32,
@@ -83,7 +90,7 @@ impl Guess {
             return None;
         }
         self.least.push(least);
-        if self.least.len() < self.wanted + self.wanted / 4 + 8 {
+        if self.least.len() < room_for(self.wanted) {
             return None;
         }
         self.kth = *self.least.select_nth_unstable_by(self.wanted - 1, |a, b| b.cmp(a)).1;
@@ -97,7 +104,7 @@ impl<'a> Search<'a> {
     pub(crate) fn new(gate: Gate<'a>, loss: Option<Loss>, dim: usize) -> Self {
         let guess = loss.and_then(|loss| Guess::new(&gate, loss, dim));
         let most = MOST + MOST_PER_WANTED * gate.wanted();
-        let (held, guessed) = (Vec::new(), f32::NEG_INFINITY);
+        let (held, guessed) = (Vec::with_capacity(ROOM), f32::NEG_INFINITY);
         Search { gate, held, most, guess, guessed, loss, rejected: Rejected::default() }
     }
 

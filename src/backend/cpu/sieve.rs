@@ -147,7 +147,6 @@ impl<'a, 'b> Sieve<'a, 'b> {
         for index in 0..self.rows.len() {
             let search = &mut self.searches[index];
             search.drop_needless();
-            search.held.shrink_to_fit();
             self.refine_counts(index);
         }
         self.scored
