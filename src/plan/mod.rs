@@ -4,7 +4,9 @@ mod info_nce;
 mod scan;
 
 pub(crate) use info_nce::{Blocks, COLUMN_GROUP, COLUMN_STEP, Need, blocks as info_nce_blocks};
-pub(crate) use scan::{Arithmetic, ScanPlan, arithmetic, at_least_one_piece, is_dense, pieces, scan, split};
+pub(crate) use scan::{
+    Arithmetic, PROBE_PANELS, ScanPlan, arithmetic, at_least_one_piece, is_dense, pieces, scan, split,
+};
 
 /// What a device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,8 +28,8 @@ const MOST_BYTE_DIM: usize = 1 << 16;
 /// Strips of queries that a task holds at most: what it knows of each must stay in a thread's own cache.
 const MOST_TASK_STRIPS: usize = 48;
 
-/// Keys of the first chunk in bytes where rules may let most pairs through, so that this is noticed early.
-const PROBE_KEYS: usize = 1 << 14;
+/// Panels that the sieve scans before it looks whether it lets too much through.
+pub(crate) const PROBE_PANELS: usize = 16;
 
 /// Queries that cost less than reading the keys does.
 const FEW_QUERIES: usize = 48;
@@ -64,10 +64,12 @@ pub(crate) fn arithmetic(shape: Shape, wanted: usize, byte_products: bool, packe
     }
 }
 
-/// Whether the sieve lets so many pairs through, `scored` of all, that the scan in f32 is faster: where a band's edges lie
-/// among very many scores.
-pub(crate) fn is_dense(scored: u64, queries: usize, keys: usize) -> bool {
-    scored as f64 > 0.12 * queries as f64 * keys as f64
+/// Whether the sieve lets so many of `keys` keys through to their canonical score, `passed` for each of `queries`, beyond
+/// what `wanted` neighbours take anyway, that the scan in f32 is faster: where a band's edges lie among very many scores.
+pub(crate) fn is_dense(passed: f64, wanted: usize, queries: usize, keys: usize) -> bool {
+    // Few queries wait for memory, of which f32 needs four times as much.
+    let share = if queries <= FEW_QUERIES { 0.3 } else { 0.04 };
+    passed > share * keys as f64 + 5.0 * wanted as f64
 }
 
 /// How a scan is cut.
@@ -83,14 +85,6 @@ pub(crate) struct ScanPlan {
 }
 
 impl ScanPlan {
-    /// Keys of a chunk that begins at `start`. `rules`: whether a band or a draw decides too.
-    pub(crate) fn chunk_rows(&self, start: usize, rules: bool) -> usize {
-        match self.arithmetic {
-            Arithmetic::Bytes if start == 0 && rules => self.key_rows.min(PROBE_KEYS),
-            _ => self.key_rows,
-        }
-    }
-
     /// All keys at once, where they are packed already and cost nothing more, and queries are so few that chunks would.
     pub(crate) fn with_all_keys(self, shape: Shape) -> Self {
         if shape.queries > FEW_QUERIES {
@@ -206,14 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn rules_make_the_first_chunk_short() {
-        let plan = scan(SHAPE, Limits::default(), Arithmetic::Bytes, 1000, 0);
-        assert_eq!(
-            [(0, true), (0, false), (32, true)].map(|(start, rules)| plan.chunk_rows(start, rules)),
-            [16_384, 131_072, 131_072]
-        );
-        let tight = scan(SHAPE, Limits::default().memory_bytes(2 << 20), Arithmetic::Bytes, 1000, 768);
-        assert_eq!(tight.chunk_rows(0, true), tight.key_rows);
+    fn dense_is_what_costs_more_than_f32() {
+        assert!(!is_dense(159.0, 16, 1000, 2000) && is_dense(161.0, 16, 1000, 2000));
+        assert!(!is_dense(679.0, 16, 10, 2000) && is_dense(681.0, 16, 10, 2000));
+        assert!(!is_dense(0.0, 0, 0, 0));
     }
 
     #[test]

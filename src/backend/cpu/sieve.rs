@@ -6,6 +6,7 @@
 //! keys have been seen the few that are still needed get their canonical score ([`settle`](super::settle)).
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::codes::{Coded, KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_panel, words_of};
 use super::exclusions::{Cursor, Masked};
@@ -17,6 +18,7 @@ use super::scan::{Scan, error_bound};
 use super::search::Search;
 use super::sift::{CLOSED, Sift, Window};
 use crate::backend::bounds::{round_down, round_up};
+use crate::plan::{PROBE_PANELS, is_dense};
 
 /// Some queries against some panels.
 pub(crate) struct Sieve<'a, 'b> {
@@ -141,15 +143,44 @@ impl<'a, 'b> Sieve<'a, 'b> {
         sieve.scored
     }
 
-    /// Gives the number of pairs that were scored.
-    pub(crate) fn run(mut self, panels: Range<usize>) -> u64 {
-        self.scan(panels);
+    /// Gives the number of pairs that were scored. Stops where too much passes, here or in another part of the chunk, and
+    /// says so in `dense`: what was found is worth nothing then.
+    pub(crate) fn run(mut self, panels: Range<usize>, dense: &AtomicBool) -> u64 {
+        let (mut start, mut end) = (panels.start, panels.end.min(panels.start + PROBE_PANELS));
+        while start < end {
+            self.scan(start..end);
+            let scanned = end - panels.start;
+            if end < panels.end && (dense.load(Ordering::Relaxed) || self.is_dense(scanned * PANEL)) {
+                dense.store(true, Ordering::Relaxed);
+                return self.scored;
+            }
+            // Twice as many each time.
+            (start, end) = (end, panels.end.min(end + scanned));
+        }
         for index in 0..self.rows.len() {
-            let search = &mut self.searches[index];
-            search.drop_needless();
+            self.searches[index].drop_needless();
             self.refine_counts(index);
         }
         self.scored
+    }
+
+    /// Whether the first `keys` keys cost so many canonical scores that the scan in f32 is faster.
+    fn is_dense(&mut self, keys: usize) -> bool {
+        let (queries, rows) = (self.scan.queries.rows(), self.rows.len().max(1));
+        let Some(first) = self.searches.first() else { return false };
+        // A draw lets much through until its first keys have their score; that says nothing of the rest.
+        if first.gate.draws() {
+            return false;
+        }
+        let wanted = first.gate.wanted();
+        let is_dense = |searches: &[Search]| {
+            let held: usize = searches.iter().map(|search| search.held.len()).sum();
+            is_dense((self.scored + held as u64) as f64 / rows as f64, wanted, queries, keys)
+        };
+        is_dense(self.searches) && {
+            self.searches.iter_mut().for_each(Search::drop_needless);
+            is_dense(self.searches)
+        }
     }
 
     fn scan(&mut self, panels: Range<usize>) {

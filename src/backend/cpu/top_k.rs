@@ -1,7 +1,7 @@
 //! `top_k`: a gated scan over chunks of keys, then the canonical score for the survivors.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -25,13 +25,22 @@ use crate::error::{Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{self, Arithmetic, ScanPlan, at_least_one_piece, pieces};
-use crate::spec::{Band, NonFinite, Select, Shape, TopK};
+use crate::spec::{NonFinite, Shape, TopK};
 
 /// What one query has found so far.
 #[derive(Default)]
 struct Found {
     best: Best,
     rejected: Rejected,
+}
+
+/// What the sieve lets through of a chunk.
+#[derive(Default)]
+struct Passed {
+    /// Pairs that were scored canonically.
+    scored: AtomicU64,
+    /// Whether that is so much that the scan in f32 is faster.
+    dense: AtomicBool,
 }
 
 /// One call of `top_k`.
@@ -133,25 +142,31 @@ impl Call<'_> {
         out.special.skipped_queries += block.scales.iter().filter(|scale| !scale.finite).count();
         let mut found: Vec<Found> = (0..range.len()).map(|_| Found::default()).collect();
         let (mut start, mut spare) = (0, self.cpu.take_codes());
-        let rules = self.spec.band != Band::default() || self.spec.select != Select::Hardest;
         while start < keys.rows() {
-            let end = keys.rows().min(start.saturating_add(plan.chunk_rows(start, rules)));
+            let end = keys.rows().min(start.saturating_add(plan.key_rows));
             let excluded = self.spec.exclude.keys.as_deref();
             let rules = KeyRules { metric, nonfinite, excluded };
             let chunk = KeyChunk::read_into(isa, keys, start..end, plan.arithmetic, rules, &mut spare)?;
-            if range.start == 0 {
-                out.special.zero_keys += chunk.zero_rows;
-                out.special.skipped_keys += chunk.skipped_rows;
-            }
             let scan = Scan { isa, metric, queries: &block, keys: &chunk, group_panels: plan.group_panels };
             let scored = self.chunk(scan, &mut found);
+            let (zero, skipped) = (chunk.zero_rows, chunk.skipped_rows);
             spare = chunk.into_lines();
-            if plan.arithmetic == Arithmetic::Bytes && plan::is_dense(scored, block.rows(), end - start) {
+            let wanted = self.wanted.hardest + self.wanted.drawn;
+            let dense = scored.is_none_or(|scored| {
+                plan::is_dense(scored as f64 / range.len().max(1) as f64, wanted, range.len(), end - start)
+            });
+            if plan.arithmetic == Arithmetic::Bytes && dense {
                 spare = Vec::new();
                 plan = self.dense_plan;
                 block = QueryBlock::read(isa, queries, range.clone(), plan.arithmetic, nonfinite)?;
             }
-            start = end;
+            if scored.is_some() {
+                if range.start == 0 {
+                    out.special.zero_keys += zero;
+                    out.special.skipped_keys += skipped;
+                }
+                start = end;
+            }
         }
         self.cpu.keep_codes(spare);
         for (row, found) in range.zip(found) {
@@ -170,43 +185,47 @@ impl Call<'_> {
     }
 
     /// Scans one chunk of keys; every query takes what it finds there. Gives the number of pairs that the sieve let
-    /// through.
-    fn chunk(&self, scan: Scan, found: &mut [Found]) -> u64 {
-        let scored = AtomicU64::new(0);
+    /// through; nothing where it lets too much through, and then no query has taken anything.
+    fn chunk(&self, scan: Scan, found: &mut [Found]) -> Option<u64> {
+        let passed = Passed::default();
         let exclusions = ChunkExclusions::new(&self.exclusions, scan.keys);
         let (task_rows, task_panels) = plan::split(scan.queries.rows(), scan.keys.panel_count(), self.cpu.threads());
         let panels: Vec<Range<usize>> = at_least_one_piece(scan.keys.panel_count(), task_panels).collect();
-        let part = |(task, found): (usize, &mut [Found])| {
+        let part = |(task, found): (usize, &[Found])| {
             let rows = task * task_rows..task * task_rows + found.len();
             let masked = scan.masked(&exclusions, rows.clone());
-            for (row, found) in rows.clone().zip(found.iter_mut()) {
-                if self.spec.count_rejected && !scan.queries.scales[row].finite {
-                    found.rejected.add(Rule::NonFinite, scan.keys.position.len() as u64);
-                } else if self.spec.count_rejected {
-                    found.rejected += exclusions.rejected(&masked[row - rows.start]);
-                }
-            }
             let parts: Vec<Vec<Search>> = panels
                 .par_iter()
-                .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found, &scored))
+                .map(|panels| self.task(scan, rows.clone(), panels.clone(), &masked, found, &passed))
                 .collect();
             let mut parts = parts.into_iter();
             let mut searches = parts.next().unwrap_or_default();
             parts.for_each(|part| searches.iter_mut().zip(part).for_each(|(search, other)| search.absorb(other)));
             Part { rows, masked, searches }
         };
-        let mut parts: Vec<Part> = found.par_chunks_mut(task_rows).enumerate().map(part).collect();
+        let mut parts: Vec<Part> = found.par_chunks(task_rows).enumerate().map(part).collect();
+        if passed.dense.into_inner() {
+            #[cfg(test)]
+            tests::GIVEN_UP.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
         if scan.is_in_bytes() {
-            self.settle(scan, &mut parts, &scored);
+            self.settle(scan, &mut parts, &passed.scored);
         }
         found.par_chunks_mut(task_rows).zip(parts).for_each(|(found, part)| {
-            for (found, search) in found.iter_mut().zip(part.searches) {
+            let searches = part.rows.clone().zip(&part.masked).zip(part.searches);
+            for (found, ((row, masked), search)) in found.iter_mut().zip(searches) {
+                if self.spec.count_rejected && !scan.queries.scales[row].finite {
+                    found.rejected.add(Rule::NonFinite, scan.keys.position.len() as u64);
+                } else if self.spec.count_rejected {
+                    found.rejected += exclusions.rejected(masked);
+                }
                 found.rejected += search.rejected;
                 let (hardest, drawn) = search.gate.finish();
                 found.best.merge(hardest, drawn, self.wanted);
             }
         });
-        scored.into_inner()
+        Some(passed.scored.into_inner())
     }
 
     /// Scans some queries against some panels.
@@ -217,7 +236,7 @@ impl Call<'_> {
         panels: Range<usize>,
         masked: &[Masked],
         found: &[Found],
-        scored: &AtomicU64,
+        passed: &Passed,
     ) -> Vec<Search<'s>> {
         let losses = scan.queries.codes.as_ref().map(|codes| Loss::all(scan, codes, rows.clone()));
         let loss = |row: usize| losses.as_ref().map(|losses| losses[row - rows.start]);
@@ -233,7 +252,7 @@ impl Call<'_> {
         if self.wanted.hardest + self.wanted.drawn > 0 || self.spec.count_rejected {
             match Sieve::new(scan, rows.clone(), masked, &mut searches, &mut counters) {
                 Some(sieve) => {
-                    scored.fetch_add(sieve.run(panels), Ordering::Relaxed);
+                    passed.scored.fetch_add(sieve.run(panels, &passed.dense), Ordering::Relaxed);
                 }
                 None => {
                     let (searches, counters) = (searches.as_mut_slice(), counters.as_mut_slice());
@@ -323,15 +342,45 @@ impl Epilogue for TopKEpilogue<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+
     use super::super::hostile::adversarial;
     use super::super::lanes::Isa;
     use super::*;
     use crate::matrix::Matrix;
     use crate::plan::Limits;
-    use crate::spec::{Bitset, Metric, Positives};
+    use crate::spec::{Bitset, Metric, Positives, Select};
 
     /// Strips that were scanned again because a guess was refuted.
     pub(super) static SCANNED_AGAIN: AtomicU64 = AtomicU64::new(0);
+
+    /// Chunks in which the sieve gave up.
+    pub(super) static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
+
+    /// Bands that end among very many scores: the sieve gives up, and the scan in f32 answers and counts as if it had not
+    /// been there.
+    #[test]
+    fn the_sieve_gives_up_where_it_lets_too_much_through() {
+        let (queries, keys) = (gaussian(64, 48, 1), gaussian(3000, 48, 2));
+        let pair = Pair { queries: &queries, keys: &keys };
+        let below = TopK::new(5).positives(Positives::Aligned).ratio(0.95);
+        for spec in [below.clone().exclude_self(0), below.count_rejected(true)] {
+            for isa in Isa::available() {
+                let cpu = Cpu { isa, ..Cpu::new(Limits::default().threads(2)) };
+                let expected = bits(&run(&cpu, &spec, pair, Arithmetic::F32).unwrap());
+                let before = GIVEN_UP.load(Ordering::Relaxed);
+                let found = bits(&run(&cpu, &spec, pair, Arithmetic::Bytes).unwrap());
+                assert!(found == expected, "{} {spec:?}", isa.name());
+                assert!(GIVEN_UP.load(Ordering::Relaxed) > before, "{} {spec:?}", isa.name());
+            }
+        }
+    }
+
+    fn gaussian(rows: usize, dim: usize, seed: u64) -> Matrix<'static> {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let uniform = |_| (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
+        Matrix::from_vec((0..rows * dim).map(uniform).collect::<Vec<f32>>(), rows, dim).unwrap()
+    }
 
     /// Rounding adds to the scores of keys all that it can, so that they seem better than they are, and takes as much from
     /// others that are better: what the sieve guesses is refuted, and the answer is right all the same.
