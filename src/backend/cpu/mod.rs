@@ -147,7 +147,9 @@ impl Backend for Cpu {
     }
 
     fn score_pairs(&self, metric: Metric, nonfinite: NonFinite, pairs: &Lists, pair: Pair) -> Result<Vec<f32>> {
-        self.install(|| pairs::score_pairs(self, metric, nonfinite, pairs, pair))
+        let score = || pairs::score_pairs(self, metric, nonfinite, pairs, pair);
+        // What one thread does is done before another has woken up.
+        if pairs.items() <= pairs::TASK_PAIRS { score() } else { self.install(score) }
     }
 
     fn top_k(&self, spec: &TopK, pair: Pair) -> Result<Neighbours> {

@@ -13,10 +13,10 @@ use crate::plan::{self, Arithmetic, pieces};
 use crate::spec::{Lists, Metric, NonFinite, Shape};
 
 /// Pairs that one task scores.
-const TASK_PAIRS: usize = 256;
+pub(super) const TASK_PAIRS: usize = 256;
 
 /// One listed pair and the place of its score.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 struct Listed {
     key: usize,
     query: usize,
@@ -41,6 +41,14 @@ fn check_named(cpu: &Cpu, matrix: &'static str, source: &dyn Rows, mut named: Ve
         }
     }
     Ok(())
+}
+
+/// Sorts by threads where there is work for several.
+fn sort<K: Ord>(pairs: &mut [Listed], key: impl Fn(&Listed) -> K + Sync) {
+    match pairs.len() <= TASK_PAIRS {
+        true => pairs.sort_unstable_by_key(key),
+        false => pairs.par_sort_unstable_by_key(key),
+    }
 }
 
 /// Rows of a source that are read at once.
@@ -74,7 +82,7 @@ pub(crate) fn score_pairs(
     // Lists are ascending, so where all rows are read at once the pairs are in order.
     let at_once = query_step >= queries.rows() && key_step >= keys.rows();
     if !at_once {
-        listed.par_sort_unstable();
+        sort(&mut listed, |pair| (pair.key, pair.query, pair.slot));
     }
     let mut all_finite = true;
     for query_range in pieces(queries.rows(), query_step) {
@@ -87,7 +95,7 @@ pub(crate) fn score_pairs(
                     let end = listed.partition_point(|pair| pair.key < range.end);
                     let inside = listed[start..end].iter().filter(|pair| query_range.contains(&pair.query));
                     let mut inside: Vec<Listed> = inside.copied().collect();
-                    inside.par_sort_unstable_by_key(|pair| (pair.query, pair.key));
+                    sort(&mut inside, |pair| (pair.query, pair.key, pair.slot));
                     Cow::Owned(inside)
                 }
             };
@@ -103,7 +111,10 @@ pub(crate) fn score_pairs(
                 keys: &chunk,
                 first_key: range.start,
             };
-            let found: Vec<(Vec<f32>, bool)> = inside.par_chunks(TASK_PAIRS).map(|pairs| read.score(pairs)).collect();
+            let found: Vec<(Vec<f32>, bool)> = match inside.len() <= TASK_PAIRS {
+                true => vec![read.score(&inside)],
+                false => inside.par_chunks(TASK_PAIRS).map(|pairs| read.score(pairs)).collect(),
+            };
             for (pairs, (found, finite)) in inside.chunks(TASK_PAIRS).zip(found) {
                 all_finite &= finite;
                 pairs.iter().zip(found).for_each(|(pair, score)| scores[pair.slot] = score);
