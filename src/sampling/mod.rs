@@ -118,7 +118,8 @@ mod weights;
 pub use averages::{Average, Averages};
 pub use bank::{Bank, BankConfig, BankKey, BankState, Own, Replace};
 pub use config::{
-    Guards, LossConfig, MetricName, RandomTier, SamplerConfig, SourceShares, StatisticsConfig, TierConfig, Tiers,
+    Guards, LossConfig, MetricName, NegativesName, RandomTier, SamplerConfig, SourceShares, StatisticsConfig,
+    TierConfig, Tiers,
 };
 pub use controller::{Controller, ControllerConfig, hardness, score_at_tail};
 pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};

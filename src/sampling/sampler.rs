@@ -272,11 +272,9 @@ impl Sampler {
             ..Guard::default()
         };
         let lists = draw.lists();
-        let spec = InfoNce::new(draw.info_nce.temperature)
-            .metric(self.run.config.metric.into())
-            .directions(self.run.config.loss.directions()?)
-            .margin(margin)
-            .guard(guard);
+        let spec =
+            InfoNce::new(draw.info_nce.temperature).metric(self.run.config.metric.into()).margin(margin).guard(guard);
+        let spec = self.run.config.loss.apply(spec)?;
         let Some(weights) = self.run.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
             return Ok(spec.listed(lists, shared));
         };

@@ -91,6 +91,13 @@ fn every_wrong_value_is_a_typed_error() {
         ("hashing.bits = 65", "hashing.bits"),
         ("loss.directions = 'kq,xx'", "loss.directions"),
         ("loss.directions = ''", "loss.directions"),
+        ("loss.hardness = -0.5", "loss.hardness"),
+        ("loss.hardness = inf", "loss.hardness"),
+        ("loss.debias = 1", "loss.debias"),
+        ("loss.alpha = nan", "loss.alpha"),
+        ("loss = { alpha = 1, directions = 'kq' }", "loss.alpha"),
+        ("loss.alpha_on = 'some'", "config"),
+        ("loss.hardnes = 1", "config"),
         ("negatives = -1", "config"),
         ("metric = 'l2'", "config"),
     ] {

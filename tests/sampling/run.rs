@@ -5,7 +5,7 @@ use std::ops::Range;
 use cosmine::sampling::{
     Batch, Corpus, Draw, Queries, Sampler, SamplerConfig, SamplerState, Scheme, Source, StepRecord, Tier,
 };
-use cosmine::spec::Lists;
+use cosmine::spec::{AlphaOn, Lists};
 use cosmine::{Device, Dtype, Limits, Matrix};
 
 use crate::common::data::{Kind, rows};
@@ -334,4 +334,19 @@ fn the_record_says_what_was_drawn() {
     assert_eq!(record.rejected["excluded_key"], (BATCH * BATCH) as u64);
     assert_eq!(record.suspects, Some(record.rejected["margin"]));
     assert!(record.gap.is_some() && record.hardness.is_some() && record.usage.is_some());
+}
+
+#[test]
+fn the_loss_is_the_one_that_is_configured() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let loss = |text: &str| {
+        let config = SamplerConfig::from_toml(&format!("negatives = 4\n{text}")).unwrap();
+        run.step(&device, &mut Sampler::new(&device, config).unwrap()).0.info_nce()
+    };
+    let plain = loss("");
+    assert_eq!((plain.beta, plain.tau_plus, plain.alpha), (None, None, None));
+    let hard = loss("loss = { hardness = 0.5, debias = 0.01, alpha = 2, alpha_on = 'listed' }");
+    assert_eq!((hard.beta, hard.tau_plus, hard.alpha), (Some(0.5), Some(0.01), Some((2.0, AlphaOn::Listed))));
+    assert_eq!(loss("loss.alpha = -1").alpha, Some((-1.0, AlphaOn::All)));
+    assert_eq!((hard.temperature, hard.guard, hard.listed), (plain.temperature, plain.guard, plain.listed));
 }
