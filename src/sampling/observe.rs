@@ -183,9 +183,13 @@ impl Sampler {
         }
     }
 
-    /// Counts the uses of the keys; gives how even they are.
+    /// Counts the uses of the keys; gives how even they are, at the steps at which that is measured.
     fn count_uses(&mut self, draw: &Draw, record: &mut StepRecord) -> Result<Option<f64>> {
         self.run.usage.record(self.run.step, draw.extra.iter().filter_map(|extra| draw.use_keys[*extra]));
+        let steps = self.run.config.statistics.usage_steps;
+        if steps == 0 || !self.run.step.is_multiple_of(steps) {
+            return Ok(None);
+        }
         let uses: Vec<f64> = self.run.usage.counts(self.run.step).map(|(_, uses)| uses).collect();
         record.usage = statistics::usage(&uses, draw.sources_keys.max(uses.len()))?;
         Ok(record

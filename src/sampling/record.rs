@@ -90,7 +90,7 @@ pub struct StepRecord {
     /// Steps since the drawn keys were embedded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age: Option<AgeRecord>,
-    /// How narrow the use of keys is.
+    /// How narrow the use of keys is, at the steps at which that is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageRecord>,
     /// Hash codes, where the scan was pruned by them.

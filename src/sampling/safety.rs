@@ -250,6 +250,20 @@ mod tests {
         (0..50).for_each(|step| assert_eq!(safety.observe(step, &healthy), []));
     }
 
+    /// It counts measurements, and what is not measured says neither yes nor no.
+    #[test]
+    fn concentration_lasts_over_steps_that_do_not_measure_it() {
+        let of = |step: u64, even_use: f64| Health { even_use: Some(even_use).filter(|_| step % 8 == 0), ..loss(1.0) };
+        let mut steady = safety("");
+        let seen: Vec<u64> = (0..40).filter(|step| !steady.observe(*step, &of(*step, 0.01)).is_empty()).collect();
+        assert_eq!(seen, [16]);
+        let mut broken = safety("");
+        for step in 0..40 {
+            let even_use = if step == 16 { 0.6 } else { 0.01 };
+            assert_eq!(broken.observe(step, &of(step, even_use)), [], "step {step}");
+        }
+    }
+
     #[test]
     fn the_foot_of_the_ladder_is_the_end() {
         let mut safety = safety("ladder = ['fixed', 'in_batch']");

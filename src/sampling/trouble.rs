@@ -16,7 +16,7 @@ pub struct Health {
     /// The share of queries whose band could not give what was asked of it, in `[0, 1]`.
     pub starved: Option<f64>,
     /// The effective number of keys over the number of keys that were used, in `(0, 1]`: see
-    /// [`UsageRecord`](super::UsageRecord).
+    /// [`UsageRecord`](super::UsageRecord). It is not measured at every step; between, a sign of concentration stands.
     pub even_use: Option<f64>,
 }
 
@@ -38,8 +38,8 @@ pub struct TroubleConfig {
     pub starved_share: f64,
     /// An evenness of use below this is trouble; 0 never.
     pub even_use: f64,
-    /// For how many steps on end a spike, collapse, starving or concentration must last; 1 or above. A loss that is not
-    /// finite never waits.
+    /// For how many steps on end, of those that measure it, a spike, collapse, starving or concentration must last; 1 or
+    /// above. A loss that is not finite never waits.
     pub patience: u64,
 }
 
@@ -138,7 +138,8 @@ impl Watch {
                 )
             }),
         ];
-        for (steps, sign) in self.lasting.iter_mut().zip(&signs) {
+        let measured = if health.even_use.is_some() { 4 } else { 3 };
+        for (steps, sign) in self.lasting.iter_mut().zip(&signs).take(measured) {
             *steps = if sign.is_some() { *steps + 1 } else { 0 };
         }
         // A spike stays out of the averages, or it would soon look ordinary.

@@ -337,6 +337,21 @@ fn the_record_says_what_was_drawn() {
 }
 
 #[test]
+fn use_is_counted_at_every_step_and_measured_at_some() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let measured = |every: u64| -> Vec<Option<f64>> {
+        let text = format!("statistics.usage_steps = {every}\nusage.decay = 1");
+        let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(&text).unwrap()).unwrap();
+        (0..7).map(|_| run.step(&device, &mut sampler).1.usage.map(|usage| usage.gini)).collect()
+    };
+    let all = measured(1);
+    assert!(all.iter().all(Option::is_some));
+    let third = (0..7).map(|step| all[step].filter(|_| step % 3 == 0)).collect::<Vec<_>>();
+    assert_eq!(measured(3), third);
+    assert_eq!(measured(0), [None; 7]);
+}
+
+#[test]
 fn the_loss_is_the_one_that_is_configured() {
     let (run, device) = (Run::new(), Device::cpu());
     let loss = |text: &str| {

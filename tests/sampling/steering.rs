@@ -84,7 +84,9 @@ fn the_loss_gets_the_weights_that_the_past_gives() {
 /// Three steps with a batch of `keys`; the events of the third.
 fn third(text: &str, queries: &Matrix, keys: &Matrix, corpus: &Matrix) -> (Scheme, StepRecord) {
     let device = Device::cpu();
-    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(text).unwrap()).unwrap();
+    let mut config = SamplerConfig::from_toml(text).unwrap();
+    config.statistics.usage_steps = 1;
+    let mut sampler = Sampler::new(&device, config).unwrap();
     let ids: Vec<i64> = (1000..1000 + keys.rows() as i64).collect();
     let batch = Batch::new(queries, keys).ids(&ids, &ids);
     let mut last = None;

@@ -235,11 +235,14 @@ pub struct StatisticsConfig {
     /// Every how many steps the guards are counted: what each rejects of the whole corpus. It costs a scan of the corpus;
     /// 0 never does; 0.
     pub audit_steps: u64,
+    /// Every how many steps the use of keys is measured, which looks at all keys in use; 0 never does; 8. Uses are counted
+    /// at every step.
+    pub usage_steps: u64,
 }
 
 impl Default for StatisticsConfig {
     fn default() -> Self {
-        StatisticsConfig { decay: 0.98, bins: 40, lo: -1.0, hi: 1.0, within: 0.05, audit_steps: 0 }
+        StatisticsConfig { decay: 0.98, bins: 40, lo: -1.0, hi: 1.0, within: 0.05, audit_steps: 0, usage_steps: 8 }
     }
 }
 
