@@ -176,6 +176,28 @@ fn a_run_restored_at_any_step_goes_on_alike() {
     }
 }
 
+/// Draws, records and states of a whole run are the same on every device, given the same losses; and a run goes over from
+/// one device to another at any step.
+#[test]
+fn a_run_is_the_same_on_every_device() {
+    let (run, cpu) = (Run::changing(), Device::cpu());
+    let steps = |device: &Device| -> Vec<_> {
+        let mut sampler = Sampler::new(device, SamplerConfig::from_toml(ALL).unwrap()).unwrap();
+        (0..12).map(|_| (sampler.save().unwrap(), run.step(&cpu, &mut sampler))).collect()
+    };
+    let expected = steps(&cpu);
+    for device in devices() {
+        for (step, (found, expected)) in steps(&device).into_iter().zip(&expected).enumerate() {
+            assert_eq!(found.0, expected.0, "state at step {step}");
+            assert_eq!(found.1, expected.1, "step {step}");
+        }
+        for (step, (state, told)) in expected.iter().enumerate() {
+            let mut sampler = Sampler::restore(&device, state.clone()).unwrap();
+            assert_eq!(run.step(&cpu, &mut sampler), *told, "step {step} of a run that comes from the processor");
+        }
+    }
+}
+
 /// Threads and memory change nothing of a whole run, state and records included.
 #[test]
 fn a_run_does_not_depend_on_threads_and_memory() {

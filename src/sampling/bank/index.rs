@@ -83,3 +83,77 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Select;
+
+    const SLOTS: usize = 7;
+
+    /// What an index says, from the keys alone.
+    fn check(index: &Index, keys: &[Option<BankKey>; SLOTS], case: &str) {
+        let of = |id: i64| (0..SLOTS).filter(move |slot| keys[*slot].as_ref().is_some_and(|key| key.id == Some(id)));
+        let newest = |id: i64| of(id).max_by_key(|slot| (keys[*slot].as_ref().map(|key| key.embedded), *slot));
+        let ids = -1..4;
+        for id in ids.clone() {
+            assert_eq!(index.newest(id), newest(id), "newest of {id}, {case}");
+        }
+        let empty: Vec<usize> = (0..SLOTS).filter(|slot| keys[*slot].is_none()).collect();
+        assert_eq!(index.empty().items().collect::<Vec<_>>(), empty, "empty, {case}");
+        let mut repeated: Vec<usize> =
+            ids.flat_map(|id| of(id).filter(move |slot| Some(*slot) != newest(id))).collect();
+        repeated.sort_unstable();
+        assert_eq!(index.repeated().items().collect::<Vec<_>>(), repeated, "repeated, {case}");
+        let grouped = keys.iter().flatten().all(|key| key.id.is_none() || key.group.is_some());
+        assert_eq!(index.groups().is_some(), grouped, "groups, {case}");
+        for (slot, key) in keys.iter().enumerate() {
+            if let (Some(groups), Some(group)) = (index.groups(), key.as_ref().and_then(|key| key.group)) {
+                assert_eq!(groups[slot], group, "group of slot {slot}, {case}");
+            }
+        }
+    }
+
+    /// Keys come, go and are embedded anew in any order; few ids, so that they repeat.
+    #[test]
+    fn an_index_says_what_its_keys_say() {
+        let (mut index, mut keys) = (Index::new(SLOTS), [const { None }; SLOTS]);
+        check(&index, &keys, "at the start");
+        let mut held = Vec::new();
+        for step in 0..4000_u32 {
+            let [slot, id, group, embedded] = Select::philox([step, 0, 0, 7], 1);
+            let slot = slot as usize % SLOTS;
+            // For long stretches all keys have a group.
+            let ungrouped = step % 400 > 300 && group % 5 == 0;
+            let key = BankKey {
+                id: Some(i64::from(id % 5) - 1).filter(|id| *id < 3),
+                group: Some(i64::from(group % 9)).filter(|_| !ungrouped),
+                entered: u64::from(step),
+                embedded: u64::from(embedded % 6),
+            };
+            let now = Some(key).filter(|_| id / 5 % 4 > 0);
+            index.replace(slot, keys[slot].as_ref(), now.as_ref());
+            keys[slot] = now;
+            check(&index, &keys, &format!("step {step}"));
+            // A draw that holds the groups keeps those that it has.
+            if let Some(groups) = index.groups().filter(|_| step % 50 == 0) {
+                held.push((groups.clone(), groups.to_vec()));
+            }
+        }
+        assert!(held.len() > 20 && held.iter().all(|(groups, then)| groups[..] == then[..]));
+    }
+
+    /// Of two keys with one id and one step of embedding the later slot counts.
+    #[test]
+    fn the_key_that_was_embedded_last_stands_for_its_id() {
+        let key = |embedded| BankKey { id: Some(5), group: Some(0), entered: 0, embedded };
+        let mut index = Index::new(3);
+        index.replace(0, None, Some(&key(8)));
+        index.replace(1, None, Some(&key(2)));
+        assert_eq!((index.newest(5), index.repeated().items().collect::<Vec<_>>()), (Some(0), vec![1]));
+        index.replace(1, Some(&key(2)), Some(&key(8)));
+        assert_eq!((index.newest(5), index.repeated().items().collect::<Vec<_>>()), (Some(1), vec![0]));
+        index.replace(1, Some(&key(8)), None);
+        assert_eq!((index.newest(5), index.repeated().count(), index.empty().count()), (Some(0), 0, 2));
+    }
+}
