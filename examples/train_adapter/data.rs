@@ -17,8 +17,28 @@ pub(crate) struct Data {
     pub(crate) dim: usize,
 }
 
-/// Which rows train and which are held out. Every eighth row is for the test alone, the one behind it for choosing
-/// hyperparameters alone.
+/// Which rows a run holds out, by index mod 8. Those of the test (0) train in none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The rows of the test; those for choosing (1) do not train either.
+    Test,
+    /// The rows for choosing hyperparameters.
+    Choose,
+    /// One of the seven other kinds, another for each seed: cross-validation.
+    Cross,
+}
+
+impl Held {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Held::Test => "index mod 8 = 0",
+            Held::Choose => "index mod 8 = 1",
+            Held::Cross => "index mod 8 = 1 + seed mod 7",
+        }
+    }
+}
+
+/// Which rows train and which are held out.
 pub(crate) struct Split {
     pub(crate) train: Vec<usize>,
     pub(crate) held_out: Vec<usize>,
@@ -41,11 +61,18 @@ impl Data {
         Ok(Data { queries, keys, groups, rows, dim })
     }
 
-    /// Holds out the rows for the test, or those for choosing hyperparameters; neither kind is ever trained on.
-    pub(crate) fn split(&self, test: bool) -> Split {
-        let held = if test { 0 } else { 1 };
-        let of = |kinds: &[usize]| (0..self.rows).filter(|row| kinds.contains(&(row % 8))).collect();
-        Split { train: of(&[2, 3, 4, 5, 6, 7]), held_out: of(&[held]) }
+    /// What a run of a seed holds out.
+    pub(crate) fn split(&self, held: Held, seed: u64) -> Split {
+        let of = |kind: usize| (0..self.rows).filter(|row| row % 8 == kind).collect();
+        let but = |kinds: [usize; 2]| (0..self.rows).filter(|row| !kinds.contains(&(row % 8))).collect();
+        match held {
+            Held::Test => Split { train: but([0, 1]), held_out: of(0) },
+            Held::Choose => Split { train: but([0, 1]), held_out: of(1) },
+            Held::Cross => {
+                let fold = 1 + seed as usize % 7;
+                Split { train: but([0, fold]), held_out: of(fold) }
+            }
+        }
     }
 }
 

@@ -4,13 +4,15 @@
 //! cargo run --release --example train_adapter                        # the sample in this repository
 //! cargo run --release --example train_adapter -- --data FOLDER      # queries.npy, corpus.npy, groups.npy or meta.tsv
 //! cargo run --release --example train_adapter -- --split choose     # ranks the rows for choosing hyperparameters
+//! cargo run --release --example train_adapter -- --split cross --seeds 7   # cross-validates on all but the test
 //! cargo run --release --example train_adapter -- --schemes in_batch,MINE.toml   # a scheme of one's own
 //! cargo run --release --example train_adapter -- --logs FOLDER      # with audits; then: cosmine report FOLDER/*.jsonl
 //! ```
 //!
 //! Queries pass through one matrix and keys through another, both `dim × dim` and the identity at the start. Rows whose
 //! index is divisible by 8 are the test; those behind them (index mod 8 = 1) are for choosing hyperparameters; the rest
-//! trains. Each held-out query is ranked among the keys of all rows.
+//! trains. `cross` holds out another eighth for each seed, never the test, and trains on the rest of the seven. Each
+//! held-out query is ranked among the keys of all rows.
 //!
 //! Read `train.rs` first: it is what a trainer does with a [`Sampler`](cosmine::sampling::Sampler). Schemes are files under
 //! `schemes`.
@@ -35,26 +37,28 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let settings = settings::Settings::parse(std::env::args().skip(1))?;
-    let (split, rows) = run(&settings)?;
-    table::write(&settings, &split, &rows)
+    let (splits, rows) = run(&settings)?;
+    table::write(&settings, &splits[0], &rows)
 }
 
 /// Every scheme, every seed; prints the table as it grows.
-fn run(settings: &settings::Settings) -> Result<(data::Split, Vec<table::Row>)> {
+fn run(settings: &settings::Settings) -> Result<(Vec<data::Split>, Vec<table::Row>)> {
     let mut limits = Limits::default();
     limits.threads = settings.threads;
     let device = Device::open("auto", limits)?;
     let data = data::Data::read(&settings.data)?;
-    let split = data.split(settings.test);
+    let splits: Vec<data::Split> = (0..settings.seeds).map(|seed| data.split(settings.held, seed)).collect();
     let identity = [adapter::Adapter::new(data.dim), adapter::Adapter::new(data.dim)];
-    let mut rows = vec![table::frozen(&evaluate::evaluate(&device, &data, &split.held_out, &identity)?)];
+    let frozen = splits.iter().map(|split| evaluate::evaluate(&device, &data, &split.held_out, &identity));
+    let mut rows = vec![table::frozen(&frozen.collect::<Result<Vec<_>>>()?)];
     table::head();
     rows[0].print();
     for scheme in &settings.schemes {
         let mut runs = Vec::new();
-        let plan = scheme.plan(split.train.len() / settings.batch * settings.epochs)?;
-        for seed in 0..settings.seeds {
-            let run = train::Run { device: &device, data: &data, split: &split, settings, plan: &plan, seed };
+        // All splits are of one size.
+        let plan = scheme.plan(splits[0].train.len() / settings.batch * settings.epochs)?;
+        for (split, seed) in splits.iter().zip(0..) {
+            let run = train::Run { device: &device, data: &data, split, settings, plan: &plan, seed };
             let mut log =
                 settings.logs.as_deref().map(|folder| Logs::create(folder, &scheme.name, seed)).transpose()?;
             runs.push(train::train(run, log.as_mut().map(|log| log as &mut dyn Log))?);
@@ -64,7 +68,7 @@ fn run(settings: &settings::Settings) -> Result<(data::Split, Vec<table::Row>)> 
         rows.push(row);
     }
     rows.iter().for_each(table::Row::print_moves);
-    Ok((split, rows))
+    Ok((splits, rows))
 }
 
 /// A run's records as JSON lines, for `cosmine report`, and as TensorBoard's event files.
@@ -98,9 +102,9 @@ mod tests {
     /// All schemes learn on the sample, and the fault makes the ladder step back and up again.
     #[test]
     fn every_scheme_learns_and_the_ladder_recovers_from_a_fault() {
-        let (split, rows) = run(&settings("")).unwrap();
-        assert_eq!((split.train.len(), split.held_out.len()), (1500, 250));
-        assert!(split.train.iter().all(|row| row % 8 > 1), "held-out rows are trained on");
+        let (splits, rows) = run(&settings("")).unwrap();
+        assert_eq!((splits[0].train.len(), splits[0].held_out.len()), (1500, 250));
+        assert!(splits[0].train.iter().all(|row| row % 8 > 1), "held-out rows are trained on");
         let [frozen, schemes @ ..] = &rows[..] else { panic!("no table") };
         assert_eq!(schemes.len(), scheme::Scheme::all().len());
         for row in schemes {
@@ -132,8 +136,21 @@ mod tests {
     }
 
     #[test]
+    fn cross_validation_holds_out_every_row_but_those_of_the_test_once() {
+        let data = data::Data::read(&settings("").data).unwrap();
+        let mut held_out: Vec<usize> = Vec::new();
+        for split in (0..7).map(|seed| data.split(data::Held::Cross, seed)) {
+            assert_eq!((split.train.len(), split.held_out.len()), (1500, 250));
+            assert!(split.train.iter().all(|row| row % 8 > 0 && !split.held_out.contains(row)));
+            held_out.extend(split.held_out);
+        }
+        held_out.sort_unstable();
+        assert!(held_out.into_iter().eq((0..2000).filter(|row| row % 8 > 0)));
+    }
+
+    #[test]
     fn wrong_options_are_errors() {
-        for arguments in ["--batch 0", "--schemes best", "--split all", "--seeds", "--speed 9"] {
+        for arguments in ["--batch 0", "--seeds 0", "--schemes best", "--split all", "--seeds", "--speed 9"] {
             let arguments = arguments.split_whitespace().map(str::to_owned);
             assert!(settings::Settings::parse(arguments).is_err());
         }

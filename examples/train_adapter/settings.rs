@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use crate::Result;
+use crate::data::Held;
 use crate::scheme::Scheme;
 
 /// The command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
-    /// Ranks the test rows; else the rows for choosing hyperparameters.
-    pub(crate) test: bool,
+    pub(crate) held: Held,
     pub(crate) seeds: u64,
     pub(crate) schemes: Vec<Scheme>,
     pub(crate) json: Option<PathBuf>,
@@ -27,7 +27,7 @@ impl Settings {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Settings> {
         let mut settings = Settings {
             data: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/sample"),
-            test: true,
+            held: Held::Test,
             seeds: 3,
             schemes: Scheme::all(),
             json: None,
@@ -43,7 +43,7 @@ impl Settings {
             let wrong = |error: &dyn std::fmt::Display| format!("{name} {value}: {error}");
             match name.as_str() {
                 "--data" => settings.data = PathBuf::from(&value),
-                "--split" => settings.test = choice(&value, "test", "choose").map_err(|error| wrong(&error))?,
+                "--split" => settings.held = held(&value).map_err(|error| wrong(&error))?,
                 "--seeds" => settings.seeds = value.parse().map_err(|error| wrong(&error))?,
                 "--schemes" => settings.schemes = value.split(',').map(Scheme::find).collect::<Result<_>>()?,
                 "--json" => settings.json = Some(PathBuf::from(&value)),
@@ -56,17 +56,18 @@ impl Settings {
                 _ => return Err(format!("{name} is no option; see the head of examples/train_adapter/main.rs").into()),
             }
         }
-        if settings.batch == 0 {
-            return Err("--batch must be at least 1".into());
+        if settings.batch == 0 || settings.seeds == 0 {
+            return Err("--batch and --seeds must be at least 1".into());
         }
         Ok(settings)
     }
 }
 
-fn choice(value: &str, yes: &str, no: &str) -> std::result::Result<bool, String> {
-    match value {
-        value if value == yes => Ok(true),
-        value if value == no => Ok(false),
-        _ => Err(format!("is neither {yes} nor {no}")),
+fn held(name: &str) -> std::result::Result<Held, &'static str> {
+    match name {
+        "test" => Ok(Held::Test),
+        "choose" => Ok(Held::Choose),
+        "cross" => Ok(Held::Cross),
+        _ => Err("is none of test, choose, cross"),
     }
 }

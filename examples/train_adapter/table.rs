@@ -23,6 +23,8 @@ pub(crate) struct Row {
     /// What its file says; absent for the embeddings as they came.
     config: Option<String>,
     recall_1: Mean,
+    /// The same of each seed.
+    seeds: Vec<f64>,
     recall_10: Mean,
     mrr: Mean,
     training: Mean,
@@ -38,17 +40,18 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> Mean {
 }
 
 /// The row of the embeddings as they came.
-pub(crate) fn frozen(found: &HeldOutRecord) -> Row {
-    let of = |mean| Mean { mean, error: 0.0 };
+pub(crate) fn frozen(found: &[HeldOutRecord]) -> Row {
+    let all = |value: fn(&HeldOutRecord) -> f64| mean(found.iter().map(value));
     Row {
         name: "frozen".to_owned(),
         label: "none: frozen embeddings".to_owned(),
         config: None,
-        recall_1: of(found.recall[&1]),
-        recall_10: of(found.recall[&10]),
-        mrr: of(found.mrr),
-        training: of(0.0),
-        mining: of(0.0),
+        recall_1: all(|found| found.recall[&1]),
+        seeds: found.iter().map(|found| found.recall[&1]).collect(),
+        recall_10: all(|found| found.recall[&10]),
+        mrr: all(|found| found.mrr),
+        training: Mean::default(),
+        mining: Mean::default(),
         moves: Vec::new(),
     }
 }
@@ -66,6 +69,7 @@ impl Row {
             label: plan.label.clone(),
             config: Some(scheme.text.clone()),
             recall_1: all(|run| run.retrieval.recall[&1]),
+            seeds: runs.iter().map(|run| run.retrieval.recall[&1]).collect(),
             recall_10: all(|run| run.retrieval.recall[&10]),
             mrr: all(|run| run.retrieval.mrr),
             training: all(|run| run.training_seconds),
@@ -114,6 +118,7 @@ impl Row {
             "label": self.label,
             "config": self.config,
             "recall_1": pair(self.recall_1),
+            "recall_1_by_seed": self.seeds,
             "recall_10": pair(self.recall_10),
             "mrr": pair(self.mrr),
             "training_seconds": pair(self.training),
@@ -127,7 +132,7 @@ impl Row {
 pub(crate) fn write(settings: &Settings, split: &Split, rows: &[Row]) -> Result<()> {
     let Some(path) = &settings.json else { return Ok(()) };
     let figures = json!({
-        "held_out": if settings.test { "index mod 8 = 0" } else { "index mod 8 = 1" },
+        "held_out": settings.held.name(),
         "held_out_rows": split.held_out.len(),
         "training_rows": split.train.len(),
         "seeds": settings.seeds,
