@@ -253,7 +253,10 @@ mod tests {
     /// It counts measurements, and what is not measured says neither yes nor no.
     #[test]
     fn concentration_lasts_over_steps_that_do_not_measure_it() {
-        let of = |step: u64, even_use: f64| Health { even_use: Some(even_use).filter(|_| step % 8 == 0), ..loss(1.0) };
+        let of = |step: u64, even_use: f64| Health {
+            even_use: Some(even_use).filter(|_| step.is_multiple_of(8)),
+            ..loss(1.0)
+        };
         let mut steady = safety("");
         let seen: Vec<u64> = (0..40).filter(|step| !steady.observe(*step, &of(*step, 0.01)).is_empty()).collect();
         assert_eq!(seen, [16]);

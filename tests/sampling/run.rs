@@ -368,7 +368,7 @@ fn use_is_counted_at_every_step_and_measured_at_some() {
     };
     let all = measured(1);
     assert!(all.iter().all(Option::is_some));
-    let third = (0..7).map(|step| all[step].filter(|_| step % 3 == 0)).collect::<Vec<_>>();
+    let third = (0..7).map(|step| all[step].filter(|_| step.is_multiple_of(3_usize))).collect::<Vec<_>>();
     assert_eq!(measured(3), third);
     assert_eq!(measured(0), [None; 7]);
 }

@@ -124,7 +124,7 @@ mod tests {
             let [slot, id, group, embedded] = Select::philox([step, 0, 0, 7], 1);
             let slot = slot as usize % SLOTS;
             // For long stretches all keys have a group.
-            let ungrouped = step % 400 > 300 && group % 5 == 0;
+            let ungrouped = step % 400 > 300 && group.is_multiple_of(5);
             let key = BankKey {
                 id: Some(i64::from(id % 5) - 1).filter(|id| *id < 3),
                 group: Some(i64::from(group % 9)).filter(|_| !ungrouped),
@@ -136,7 +136,7 @@ mod tests {
             keys[slot] = now;
             check(&index, &keys, &format!("step {step}"));
             // A draw that holds the groups keeps those that it has.
-            if let Some(groups) = index.groups().filter(|_| step % 50 == 0) {
+            if let Some(groups) = index.groups().filter(|_| step.is_multiple_of(50)) {
                 held.push((groups.clone(), groups.to_vec()));
             }
         }
