@@ -151,8 +151,12 @@ impl Listing {
 
     pub(super) fn record(&self, step: u64, embedded: u64, mined: u64) -> RefreshRecord {
         let lists = &self.mined;
-        let oldest = (0..lists.len()).filter_map(|query| lists.age(query, step)).max().unwrap_or(0);
-        RefreshRecord { embedded, mined, stale: lists.stale() as u64, oldest }
+        let (mut stale, mut oldest) = (0, 0);
+        for query in 0..lists.len() {
+            stale += u64::from(lists.is_stale(query));
+            oldest = oldest.max(lists.age(query, step).unwrap_or(0));
+        }
+        RefreshRecord { embedded, mined, stale, oldest }
     }
 }
 

@@ -92,9 +92,13 @@ impl Usage {
 
     /// Counts the keys that `step` used, each as often as it is named. Steps do not fall.
     pub fn record(&mut self, step: u64, keys: impl IntoIterator<Item = usize>) {
-        for key in keys {
-            let entry = self.keys.entry(key).or_insert(Uses { uses: 0.0, step });
-            *entry = Uses { uses: entry.at(step, self.config.decay) + 1.0, step };
+        // In their order, neighbours are found where the last one was.
+        let mut keys: Vec<usize> = keys.into_iter().collect();
+        keys.sort_unstable();
+        for named in keys.chunk_by(|a, b| a == b) {
+            let entry = self.keys.entry(named[0]).or_insert(Uses { uses: 0.0, step });
+            let uses = named.iter().fold(entry.at(step, self.config.decay), |uses, _| uses + 1.0);
+            *entry = Uses { uses, step };
         }
         if step.saturating_sub(self.swept) >= Usage::SWEEP_STEPS {
             let decay = self.config.decay;
