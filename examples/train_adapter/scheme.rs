@@ -1,7 +1,5 @@
 //! How negatives are chosen: files under `schemes`, each a sampler's configuration and what is mined for it.
 
-use std::num::NonZeroUsize;
-
 use cosmine::sampling::{SamplerConfig, Schedule};
 use serde::Deserialize;
 
@@ -34,8 +32,9 @@ pub(crate) struct Plan {
     /// Whether keys of the query's own group are kept out.
     #[serde(default)]
     pub(crate) groups: bool,
-    /// Epochs after which the corpus is embedded anew, and lists are mined where the sampler keeps some; absent: never.
-    pub(crate) refresh: Option<NonZeroUsize>,
+    /// The epochs that begin with embedding the corpus anew, and with mining lists where the sampler keeps some.
+    #[serde(default)]
+    pub(crate) refresh: Vec<usize>,
     /// What the sampler is told.
     pub(crate) sampler: SamplerConfig,
 }

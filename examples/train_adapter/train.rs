@@ -112,7 +112,7 @@ impl<'a> Trainer<'a> {
     /// Embeds the corpus anew, and mines it, where an epoch begins with that.
     fn refresh(&mut self, epoch: usize) -> Result<()> {
         self.clock.lap();
-        if self.run.plan.refresh.is_some_and(|epochs| epoch.is_multiple_of(epochs.get())) {
+        if self.run.plan.refresh.contains(&epoch) {
             self.corpus.refresh(&mut self.sampler, &self.pair)?;
         }
         self.seconds[1] += self.clock.lap();
