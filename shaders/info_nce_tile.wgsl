@@ -29,7 +29,7 @@ const COMPENSATED = 0u;
 const KEYS = 2u;
 #include "wide.wgsl" where LANES = 8
 #include "mainloop.wgsl" where LANES = 0
-#include "mainloop_lanes.wgsl" where LANES = 8
+#include "mainloop_tall_lanes.wgsl" where LANES = 8
 
 // Column and row of a tile of the block.
 fn tile_of(number: u32) -> vec2<u32> {

@@ -1,19 +1,21 @@
-// What is done with a tile's scores on a processor that plays a GPU: see mainloop_lanes.wgsl and gates_lanes.wgsl. Each
-// lane reads for all of its subgroup what belongs to one of its eight lines; what is rare stands in loops that seldom
-// begin. Each subgroup writes sums of its own, two for each tile column and line: `[2 · tile column + half][line]`.
+// What is done with a tile's scores on a processor that plays a GPU: see mainloop_tall_lanes.wgsl and gates_lanes.wgsl.
+// A thread's 32 lines are taken eight at a time, each eight as a thread of mainloop_lanes.wgsl holds them. Each lane reads
+// for all of its subgroup what belongs to one of these lines; what is rare stands in loops that seldom begin. Nobody waits
+// for anybody: each subgroup writes sums of its own, two for each tile column and line, `[2 · tile column + half][line]`,
+// and two for each tile row and column, `[2 · tile row + half][column]`; masses of columns likewise.
 //
 // Where KEPT is 1, `forward` writes the scores to `kept`, and `backward` reads them: four a thread, by tile, row and
-// thread.
+// thread of mainloop_lanes.wgsl.
 
 @group(0) @binding(8) var<storage, read_write> kept: array<vec4<f32>>;
 
 const MASKED: f32 = -3.4e38;
-const THREADS = THREADS_X * THREADS_Y;
+// Threads of mainloop_lanes.wgsl.
+const THREADS = 128u;
 
-var<workgroup> gathered: array<f32, 576>;
-var<workgroup> references: array<f32, 64>;
-
-// Row i, column j of the thread's scores is bit 4i + j of what marks them.
+// The thread's dot products, row by row.
+var<private> dots: array<vec4<f32>, 32>;
+// Those of eight lines as scores. Row i, column j is bit 4i + j of what marks them.
 var<private> scores: array<vec4<f32>, 8>;
 // Which of them are negatives of their line, and of their column.
 var<private> of_line: u32;
@@ -73,33 +75,35 @@ fn across_tile(group: vec2<u32>, thread: vec3<u32>) -> Across {
     return across;
 }
 
-fn score_row(i: u32, dots: vec4<f32>, own: vec4<u32>, across: Across) {
-    let row = subgroupShuffle(own, i);
-    scores[i] = vec4<f32>(
-        finish_score(parameters.metric, dots.x, row, across.rows[0]),
-        finish_score(parameters.metric, dots.y, row, across.rows[1]),
-        finish_score(parameters.metric, dots.z, row, across.rows[2]),
-        finish_score(parameters.metric, dots.w, row, across.rows[3]),
-    );
+// Makes the thread's dot products. Rows behind the last are read as the last; nobody looks at their scores.
+fn multiply_tile(group: vec2<u32>, thread: vec3<u32>) {
+    let vectors = parameters.width / 4u;
+    let tall =
+        mainloop_tall(group.y * TILE, group.x * TILE, parameters.lines, parameters.block_columns, vectors, thread);
+    for (var i = 0u; i < 8u; i++) {
+        dots[i] = tall.tiles[0].rows[i];
+        dots[8u + i] = tall.tiles[1].rows[i];
+        dots[16u + i] = tall.tiles[2].rows[i];
+        dots[24u + i] = tall.tiles[3].rows[i];
+    }
 }
 
-// Rows behind the last are read as the last; nobody looks at their scores.
-fn score_tile(number: u32, group: vec2<u32>, thread: vec3<u32>, line: Line, across: Across) {
-    let vectors = parameters.width / 4u;
-    let tile = mainloop(group.y * TILE, group.x * TILE, parameters.lines, parameters.block_columns, vectors, thread);
-    // One by one, so that places in arrays are constants.
-    score_row(0u, tile.rows[0], line.row, across);
-    score_row(1u, tile.rows[1], line.row, across);
-    score_row(2u, tile.rows[2], line.row, across);
-    score_row(3u, tile.rows[3], line.row, across);
-    score_row(4u, tile.rows[4], line.row, across);
-    score_row(5u, tile.rows[5], line.row, across);
-    score_row(6u, tile.rows[6], line.row, across);
-    score_row(7u, tile.rows[7], line.row, across);
+// The scores of eight lines, the n-th of the thread's.
+fn score_lines(n: u32, line: Line, across: Across) {
+    for (var i = 0u; i < 8u; i++) {
+        let row = subgroupShuffle(line.row, i);
+        let own = dots[8u * n + i];
+        scores[i] = vec4<f32>(
+            finish_score(parameters.metric, own.x, row, across.rows[0]),
+            finish_score(parameters.metric, own.y, row, across.rows[1]),
+            finish_score(parameters.metric, own.z, row, across.rows[2]),
+            finish_score(parameters.metric, own.w, row, across.rows[3]),
+        );
+    }
 }
 
 fn place_kept(number: u32, i: u32, thread: vec3<u32>) -> u32 {
-    return (number * 8u + i) * THREADS + thread.y * THREADS_X + thread.x;
+    return (number * 8u + i) * THREADS + thread.y * 16u + thread.x;
 }
 
 // Strikes out of the thread's scores what the lists of its lines hold.
@@ -199,25 +203,6 @@ fn join_lines(values: array<f32, 8>, thread: vec3<u32>, largest: bool) -> f32 {
     return select(own + other, max(own, other), largest);
 }
 
-// One number for each of the thread's columns, joined: thread i below 64 gets that of column i.
-fn join_columns(values: vec4<f32>, thread: vec3<u32>, largest: bool) -> f32 {
-    workgroupBarrier();
-    for (var j = 0u; j < HELD_COLUMNS; j++) {
-        gathered[column_of(j, thread) * 9u + thread.y] = values[j];
-    }
-    workgroupBarrier();
-    let id = thread.y * THREADS_X + thread.x;
-    var joined = 0.0;
-    if (id < TILE) {
-        joined = gathered[id * 9u];
-        for (var i = 1u; i < THREADS_Y; i++) {
-            let value = gathered[id * 9u + i];
-            joined = select(joined + value, max(joined, value), largest);
-        }
-    }
-    return joined;
-}
-
 // The exponentials of four scores relative to one that is not smaller in logits, 0 where they do not count.
 fn weights_of(score: vec4<f32>, counts: vec4<bool>, reference: f32, slope: f32) -> vec4<f32> {
     let x = slope * (score - reference);
@@ -306,69 +291,79 @@ fn sum_lines(group: vec2<u32>, thread: vec3<u32>, line: Line) {
     }
 }
 
-// Sums the negatives of each column.
-fn sum_columns(group: vec2<u32>, thread: vec3<u32>) {
+// Sums of the negatives of the thread's columns.
+struct ColumnSums {
+    number: vec4<f32>,
+    top: vec4<f32>,
+    total: vec4<f32>,
+    plain: vec4<f32>,
+    plain_below: vec4<f32>,
+}
+
+// Adds eight lines. What was summed relative to a smaller score is moved to the larger one.
+fn add_lines(before: ColumnSums) -> ColumnSums {
     let slope = logit_slope(KQ);
-    var number = vec4<f32>(0.0);
-    var top = vec4<f32>(MASKED);
-    var total = vec4<f32>(0.0);
+    var sums = before;
     for (var i = 0u; i < 8u; i++) {
         let counts = marks_of(of_column, i);
-        number += select(vec4<f32>(0.0), vec4<f32>(1.0), counts);
-        top = max(top, select(vec4<f32>(MASKED), scores[i], counts));
-        total += select(vec4<f32>(0.0), scores[i], counts);
+        sums.number += select(vec4<f32>(0.0), vec4<f32>(1.0), counts);
+        sums.top = max(sums.top, select(vec4<f32>(MASKED), scores[i], counts));
+        sums.total += select(vec4<f32>(0.0), scores[i], counts);
     }
-    let id = thread.y * THREADS_X + thread.x;
-    let joined_top = join_columns(top, thread, true);
-    if (id < TILE) {
-        references[id] = joined_top;
-    }
-    let joined_number = join_columns(number, thread, false);
-    let joined_total = join_columns(total, thread, false);
-    var reference: vec4<f32>;
-    for (var j = 0u; j < HELD_COLUMNS; j++) {
-        reference[j] = references[column_of(j, thread)];
-    }
-    var plain = vec4<f32>(0.0);
-    var plain_below = vec4<f32>(0.0);
+    let down = before.top - sums.top;
+    let weight = weights_of(down, vec4<bool>(true), 0.0, slope);
+    sums.plain = weight * before.plain;
+    sums.plain_below = weight * (before.plain_below + down * before.plain);
     for (var i = 0u; i < 8u; i++) {
-        let below = scores[i] - reference;
-        let x = slope * below;
-        let y = vec4<f32>(exponential(x.x), exponential(x.y), exponential(x.z), exponential(x.w));
         let counts = marks_of(of_column, i);
-        plain += select(vec4<f32>(0.0), y, counts);
-        plain_below += select(vec4<f32>(0.0), below * y, counts);
+        let below = select(vec4<f32>(0.0), scores[i] - sums.top, counts);
+        let y = weights_of(below, counts, 0.0, slope);
+        sums.plain += y;
+        sums.plain_below += below * y;
     }
-    let joined_plain = join_columns(plain, thread, false);
-    let joined_below = join_columns(plain_below, thread, false);
+    return sums;
+}
+
+fn write_columns(group: vec2<u32>, thread: vec3<u32>, sums: ColumnSums) {
     let tile_columns = (parameters.block_columns + TILE - 1u) / TILE;
     let behind = 2u * tile_columns * parameters.lines * SUM_WORDS;
-    let column = group.x * TILE + id;
-    let at = behind + (group.y * parameters.block_columns + column) * SUM_WORDS;
-    if (id < TILE && column < parameters.block_columns) {
-        out[at] = as_word(joined_number);
-        out[at + 1u] = as_word(joined_top);
-        out[at + 2u] = as_word(joined_top);
-        out[at + 3u] = as_word(joined_total);
-        out[at + 4u] = as_word(joined_plain);
-        out[at + 5u] = as_word(joined_below);
+    for (var j = 0u; j < HELD_COLUMNS; j++) {
+        let column = group.x * TILE + column_of(j, thread);
+        let at = behind + ((group.y * 2u + thread.y) * parameters.block_columns + column) * SUM_WORDS;
+        if (column < parameters.block_columns) {
+            out[at] = as_word(sums.number[j]);
+            out[at + 1u] = as_word(sums.top[j]);
+            out[at + 2u] = as_word(sums.top[j]);
+            out[at + 3u] = as_word(sums.total[j]);
+            out[at + 4u] = as_word(sums.plain[j]);
+            out[at + 5u] = as_word(sums.plain_below[j]);
+        }
     }
 }
 
 fn sum_negatives(number: u32, thread: vec3<u32>) {
     let group = tile_of(number);
-    let line = own_line(group, thread);
     let across = across_tile(group, thread);
-    score_tile(number, group, thread, line, across);
-    if (KEPT == 1u) {
-        for (var i = 0u; i < 8u; i++) {
-            kept[place_kept(number, i, thread)] = scores[i];
+    multiply_tile(group, thread);
+    let none = vec4<f32>(0.0);
+    var columns = ColumnSums(none, vec4<f32>(MASKED), none, none, none);
+    for (var n = 0u; n < 4u; n++) {
+        let eight = thread_of_tile(n, thread);
+        let line = own_line(group, eight);
+        score_lines(n, line, across);
+        if (KEPT == 1u) {
+            for (var i = 0u; i < 8u; i++) {
+                kept[place_kept(number, i, eight)] = scores[i];
+            }
+        }
+        mask_tile(group, eight, line, across);
+        sum_lines(group, eight, line);
+        if (COLUMNS == 1u) {
+            columns = add_lines(columns);
         }
     }
-    mask_tile(group, thread, line, across);
-    sum_lines(group, thread, line);
     if (COLUMNS == 1u) {
-        sum_columns(group, thread);
+        write_columns(group, thread, columns);
     }
 }
 
@@ -428,18 +423,10 @@ fn slope_row(i: u32, own: Taken, group: vec2<u32>, thread: vec3<u32>, across: Ac
 
 fn write_slopes(number: u32, thread: vec3<u32>) {
     let group = tile_of(number);
-    let line = own_line(group, thread);
     let across = across_tile(group, thread);
-    if (KEPT == 1u) {
-        for (var i = 0u; i < 8u; i++) {
-            scores[i] = kept[place_kept(number, i, thread)];
-        }
-    } else {
-        score_tile(number, group, thread, line, across);
+    if (KEPT == 0u) {
+        multiply_tile(group, thread);
     }
-    mask_tile(group, thread, line, across);
-    let at = parameters.line_first + min(line.number, parameters.lines - 1u);
-    let own = taken_of(family(parameters.direction) + at * FAMILY_WORDS);
     var columns: array<Taken, 4>;
     if (COLUMNS == 1u) {
         for (var j = 0u; j < HELD_COLUMNS; j++) {
@@ -447,20 +434,28 @@ fn write_slopes(number: u32, thread: vec3<u32>) {
             columns[j] = taken_of(parameters.kq + column * FAMILY_WORDS);
         }
     }
-    var masses = slope_row(0u, own, group, thread, across, columns);
-    masses += slope_row(1u, own, group, thread, across, columns);
-    masses += slope_row(2u, own, group, thread, across, columns);
-    masses += slope_row(3u, own, group, thread, across, columns);
-    masses += slope_row(4u, own, group, thread, across, columns);
-    masses += slope_row(5u, own, group, thread, across, columns);
-    masses += slope_row(6u, own, group, thread, across, columns);
-    masses += slope_row(7u, own, group, thread, across, columns);
+    var masses = vec4<f32>(0.0);
+    for (var n = 0u; n < 4u; n++) {
+        let eight = thread_of_tile(n, thread);
+        let line = own_line(group, eight);
+        if (KEPT == 1u) {
+            for (var i = 0u; i < 8u; i++) {
+                scores[i] = kept[place_kept(number, i, eight)];
+            }
+        } else {
+            score_lines(n, line, across);
+        }
+        mask_tile(group, eight, line, across);
+        let at = parameters.line_first + min(line.number, parameters.lines - 1u);
+        let own = taken_of(family(parameters.direction) + at * FAMILY_WORDS);
+        for (var i = 0u; i < 8u; i++) {
+            masses += slope_row(i, own, group, eight, across, columns);
+        }
+    }
     if (scores_keys()) {
-        let mass = join_columns(masses, thread, false);
-        let id = thread.y * THREADS_X + thread.x;
-        if (id < TILE) {
-            let behind = ((parameters.lines + TILE - 1u) / TILE * TILE) * parameters.stride;
-            out[behind + group.y * parameters.stride + group.x * TILE + id] = as_word(mass);
+        let behind = ((parameters.lines + TILE - 1u) / TILE * TILE) * parameters.stride;
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            out[behind + (group.y * 2u + thread.y) * parameters.stride + across.numbers[j]] = as_word(masses[j]);
         }
     }
 }

@@ -236,6 +236,8 @@ mod tests {
         assert_eq!((lanes.threads, lanes.constant("LANES")), ([16, 8], Some(8)));
         let scan = Kernel { file: "top_k", entry: "scan", ..kernel.clone() };
         assert_eq!(scan.for_lanes(8).threads, [16, 2]);
+        let loss = Kernel { file: "info_nce_tile", entry: "forward", ..kernel.clone() };
+        assert_eq!(loss.for_lanes(8).threads, [16, 2]);
         let multiply = Kernel { file: "info_nce_product", entry: "multiply", ..kernel.clone() };
         assert_eq!(multiply.for_lanes(8).threads, [16, 8]);
         let (text, other) = (kernel.text(Language::Wgsl), lanes.text(Language::Wgsl));

@@ -88,7 +88,7 @@ impl Pass {
     pub(super) fn forward<Q: Queue + 'static>(&self, work: &Work<Q>) -> Result<()> {
         let tiles = work.block_rows / ROW_GROUP;
         let packed = work.unit.map_or(0, |unit| partial_bytes(unit, work.block_rows));
-        let slots = (parts_of_line(work) + 1) * tiles;
+        let slots = 2 * parts_of_tile(work) * tiles;
         let bytes = packed.max((slots * work.block_rows * SUM_WORDS * 4) as u64);
         let out = work.queue.allocate(bytes, "sums of the loss")?;
         self.walk(work, &out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
@@ -100,7 +100,8 @@ impl Pass {
         let packed = work.side(self.right).iter().map(|part| self.is_packed(work, part));
         let (all_packed, any_packed) = packed.fold((true, false), |(all, any), is| (all && is, any || is));
         let masses = work.unit.filter(|_| any_packed).map_or(0, |unit| mass_bytes(unit, rows));
-        let plain = if all_packed { 0 } else { ((rows + rows / ROW_GROUP) * rows * 4) as u64 };
+        let parts = rows / ROW_GROUP * parts_of_tile(work);
+        let plain = if all_packed { 0 } else { ((rows + parts) * rows * 4) as u64 };
         let out = work.queue.allocate(masses.max(plain).max(4), "a block of gradients of the loss")?;
         let slopes = (any_packed && gradients.is_some()).then(|| Slopes::new(work)).transpose()?;
         // Gradients of lines that are terms, until they are added to those of their keys.
@@ -266,9 +267,9 @@ impl Pass {
         }
         let (lines, columns) = (tiles.lines.len(), tiles.columns);
         let (tile_rows, tile_columns) = (lines.div_ceil(ROW_GROUP), columns.div_ceil(ROW_GROUP));
-        let line_parts = tile_columns * parts_of_line(work);
+        let (line_parts, column_parts) = (tile_columns * parts_of_tile(work), tile_rows * parts_of_tile(work));
         let of_lines = line_parts * lines * SUM_WORDS;
-        let of_columns = if tiles.by_column { tile_rows * columns * SUM_WORDS } else { 0 };
+        let of_columns = if tiles.by_column { column_parts * columns * SUM_WORDS } else { 0 };
         let bytes = (of_lines + of_columns) * 4;
         let kept = self.keep(work, tiles)?;
         self.run_tiles(work, tiles, Step::Forward, bytes, kept.as_ref())?;
@@ -289,7 +290,7 @@ impl Pass {
         };
         merge(self.direction, tiles.lines.start, lines, line_parts, 0)?;
         match tiles.by_column {
-            true => merge(1, tiles.column_first, columns, tile_rows, of_lines),
+            true => merge(1, tiles.column_first, columns, column_parts, of_lines),
             false => Ok(()),
         }
     }
@@ -310,8 +311,9 @@ impl Pass {
                 let (stride, tile_rows) = (stride(tiles.columns), tiles.lines.len().div_ceil(ROW_GROUP));
                 let first = tile_rows * ROW_GROUP * stride;
                 let kept = work.kept.borrow_mut().remove(&self.place_kept(tiles));
-                self.run_tiles(work, tiles, Step::Backward, (first + tile_rows * stride) * 4, kept.as_ref())?;
-                (first, tile_rows, stride)
+                let parts = tile_rows * parts_of_tile(work);
+                self.run_tiles(work, tiles, Step::Backward, (first + parts * stride) * 4, kept.as_ref())?;
+                (first, parts, stride)
             }
         };
         if !self.scores_keys() {
@@ -453,8 +455,8 @@ impl<Q: Queue + 'static> Work<'_, Q> {
     }
 }
 
-/// Partial sums of a line from one tile: where a subgroup is a vector register, each half of a tile has its own.
-fn parts_of_line<Q: Queue>(work: &Work<Q>) -> usize {
+/// Partial sums of a line or column from one tile: where a subgroup is a vector register, each half of a tile has its own.
+fn parts_of_tile<Q: Queue>(work: &Work<Q>) -> usize {
     if work.queue.offers().lanes > 0 { 2 } else { 1 }
 }
 
