@@ -46,6 +46,34 @@ impl Watched {
     }
 }
 
+/// Rows that fit the memory are made ready once, whatever a call needs them for.
+#[test]
+fn rows_that_fit_are_read_once() {
+    let queries = Watched::new(rows(Kind::Clustered, QUERIES, DIM, Dtype::F32, 1));
+    let keys = Watched::new(rows(Kind::Clustered, KEYS, DIM, Dtype::F32, 2));
+    let once = |rows: &Watched, case: &str| {
+        let mut reads = std::mem::take(&mut *rows.reads.lock().unwrap());
+        reads.sort_by_key(|range| range.start);
+        let next_to_each_other = reads.windows(2).all(|pair| pair[0].end == pair[1].start);
+        let read = reads.iter().map(ExactSizeIterator::len).sum::<usize>();
+        assert!(next_to_each_other && read == rows.rows(), "{reads:?}, {case}");
+    };
+    for device in small_devices(1 << 30) {
+        let counted = TopK::new(9).positives(Positives::Lists(lists(3))).ratio(0.9).count_rejected(true);
+        for (name, spec) in specs().into_iter().chain([("counted ratio", counted)]) {
+            let case = format!("{name}, {device:?}");
+            let expected = Device::cpu().top_k(&spec, &queries.keys, &keys.keys).unwrap();
+            assert_same(&device.top_k(&spec, &queries, &keys).unwrap(), &expected, &case);
+            once(&queries, &case);
+            once(&keys, &case);
+        }
+        let pairs = lists(5);
+        device.score_pairs(Metric::Cosine, NonFinite::Error, &pairs, &queries, &keys).unwrap();
+        once(&queries, "listed pairs");
+        once(&keys, "listed pairs");
+    }
+}
+
 impl Rows for Watched {
     fn rows(&self) -> usize {
         self.keys.rows()

@@ -35,10 +35,9 @@ pub(crate) fn cosine<Q: Queue + 'static>(queue: &Q, spec: &Cosine, pair: Pair, o
     let query_step = queries.rows_within(quarter).min(1 << 16);
     let key_step = keys.rows_within(quarter).min(1 << 20);
     // What is wrong with a query is said before anything about keys.
-    let ready = match spec.nonfinite {
-        NonFinite::Error => queries.checked("queries", query_step, spec.nonfinite)?,
-        NonFinite::Skip => None,
-    };
+    if spec.nonfinite == NonFinite::Error {
+        queries.check("queries", query_step, spec.nonfinite)?;
+    }
     for entry in 0..spec.batch {
         for key_range in at_least_one_piece(columns, key_step) {
             let key_range = entry * columns + key_range.start..entry * columns + key_range.end;
@@ -51,10 +50,9 @@ pub(crate) fn cosine<Q: Queue + 'static>(queue: &Q, spec: &Cosine, pair: Pair, o
             for range in pieces(rows, query_step.min(score_rows)) {
                 let first_row = entry * rows + range.start;
                 let block = first_row..entry * rows + range.end;
-                let scores = match &ready {
-                    Some(all) if block == (0..all.rows) => write_scores(queue, spec.metric, all, &chunk)?,
-                    _ => write_scores(queue, spec.metric, &queries.chunk(block)?, &chunk)?,
-                };
+                let block = queries.chunk(block)?;
+                let scores = write_scores(queue, spec.metric, &block, &chunk)?;
+                queries.put_back(block);
                 let first = first_row * columns + (key_range.start - entry * columns);
                 put_scores(queue, &scores, chunk.rows, columns, out, first, range.len())?;
             }

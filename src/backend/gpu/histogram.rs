@@ -72,10 +72,9 @@ pub(crate) fn histogram<Q: Queue + 'static>(queue: &Q, spec: &Histogram, pair: P
     let state_bytes = if spec.per_row { (spec.bins + 2) * 8 } else { 0 } + TILE * 8;
     let query_rows =
         queries.rows_within(quarter).min(rows_within(queue.offers(), quarter, state_bytes as u64)).min(most_queries);
-    let mut ready = match spec.nonfinite {
-        NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
-        NonFinite::Skip => None,
-    };
+    if spec.nonfinite == NonFinite::Error {
+        queries.check("queries", query_rows, spec.nonfinite)?;
+    }
     let sets = if spec.per_row { rows } else { 1 };
     let mut counts = Counts {
         edges: spec.edges(),
@@ -95,7 +94,7 @@ pub(crate) fn histogram<Q: Queue + 'static>(queue: &Q, spec: &Histogram, pair: P
         edges: spec.edges(),
     };
     for range in at_least_one_piece(rows, query_rows) {
-        let mut queries = Some(call.block_queries(range.clone(), ready.take(), &mut counts)?);
+        let mut queries = Some(call.block_queries(range.clone(), &mut counts)?);
         for span in at_least_one_piece(call.keys.rows(), SPAN_KEYS) {
             let Some(chunk) = queries.take() else { break };
             let mut block = call.new_block(chunk, range.clone(), &span)?;
@@ -109,8 +108,8 @@ pub(crate) fn histogram<Q: Queue + 'static>(queue: &Q, spec: &Histogram, pair: P
 }
 
 impl<Q: Queue + 'static> Call<'_, Q> {
-    fn block_queries(&self, range: Range<usize>, ready: Option<Chunk<Q>>, counts: &mut Counts) -> Result<Chunk<Q>> {
-        let chunk = ready.map_or_else(|| self.queries.chunk(range.clone()), Ok)?;
+    fn block_queries(&self, range: Range<usize>, counts: &mut Counts) -> Result<Chunk<Q>> {
+        let chunk = self.queries.chunk(range.clone())?;
         check_finite("queries", &chunk.scales, range.start, self.spec.nonfinite)?;
         counts.special.zero_queries += chunk.scales.iter().filter(|scale| scale.is_zero()).count();
         counts.special.skipped_queries += chunk.scales.iter().filter(|scale| !scale.finite).count();
@@ -175,6 +174,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
                 step = (keys.len() / 4).next_multiple_of(TILE).max(TILE);
             }
         }
+        self.keys.put_back(chunk);
         self.collect(block, out)
     }
 

@@ -96,57 +96,78 @@ pub(crate) fn score_pairs<Q: Queue + 'static>(
     pairs: &Lists,
     pair: Pair,
 ) -> Result<Vec<f32>> {
-    let queries = Side::new(queue, pair.queries);
-    let keys = Side::new(queue, pair.keys);
-    let mut scores = try_vec(f32::NAN, pairs.items(), "scores of pairs")?;
-    let mut listed = Vec::new();
-    listed.try_reserve_exact(pairs.items()).map_err(|_| Error::OutOfMemory {
-        bytes: (pairs.items() * size_of::<Listed>()) as u64,
-        what: "listed pairs".to_owned(),
-    })?;
-    let rows = (0..pairs.rows()).flat_map(|query| pairs.get(query).iter().map(move |key| (query, *key)));
-    listed.extend(rows.enumerate().map(|(slot, (query, key))| Listed { key, query, slot }));
-    listed.sort_unstable();
-    if nonfinite == NonFinite::Error {
-        check_named("queries", &queries, listed.iter().map(|pair| pair.query).collect())?;
-        check_named("keys", &keys, listed.iter().map(|pair| pair.key).collect())?;
-    }
-    for query_range in chunks(queue, &queries) {
-        // The queries are made ready when the first of them is needed.
-        let mut block = None;
-        for range in chunks(queue, &keys) {
-            let start = listed.partition_point(|pair| pair.key < range.start);
-            let end = listed.partition_point(|pair| pair.key < range.end);
-            let inside: Vec<Listed> =
-                listed[start..end].iter().filter(|pair| query_range.contains(&pair.query)).copied().collect();
-            if inside.is_empty() {
-                continue;
-            }
-            let block = match &mut block {
-                Some(block) => block,
-                None => block.insert(queries.chunk(query_range.clone())?),
-            };
-            let chunk = keys.chunk(range.clone())?;
-            let finite = |pair: &&Listed| {
-                block.scales[pair.query - query_range.start].finite && chunk.scales[pair.key - range.start].finite
-            };
-            let inside: Vec<&Listed> = inside.iter().filter(finite).collect();
-            let rows: Vec<[u32; 2]> = inside
-                .iter()
-                .map(|pair| [(pair.query - query_range.start) as u32, (pair.key - range.start) as u32])
-                .collect();
-            let ready = Ready { metric, split: queries.split() || keys.split(), queries: block, keys: &chunk };
-            for (pair, score) in inside.iter().zip(ready.score(queue, &rows)?) {
-                scores[pair.slot] = score;
-            }
-        }
-    }
-    Ok(scores)
+    let (queries, keys) = (Side::new(queue, pair.queries), Side::new(queue, pair.keys));
+    // Nothing else is held but a chunk of either side.
+    let most = queue.limits().memory_bytes / 4;
+    let rows = [queries.rows_within(most), keys.rows_within(most)];
+    Listing { metric, nonfinite, rows }.score(queue, pairs, &queries, &keys)
 }
 
-/// The chunks of a side when nothing else is held but one chunk of the other.
-fn chunks<Q: Queue + 'static>(queue: &Q, side: &Side<Q>) -> impl Iterator<Item = std::ops::Range<usize>> {
-    pieces(side.rows(), side.rows_within(queue.limits().memory_bytes / 4))
+/// How listed pairs are scored.
+pub(super) struct Listing {
+    pub(super) metric: Metric,
+    pub(super) nonfinite: NonFinite,
+    /// Queries and keys that are ready at once.
+    pub(super) rows: [usize; 2],
+}
+
+impl Listing {
+    /// As [`score_pairs`]; the chunks used last are put back.
+    pub(super) fn score<Q: Queue + 'static>(
+        &self,
+        queue: &Q,
+        pairs: &Lists,
+        queries: &Side<Q>,
+        keys: &Side<Q>,
+    ) -> Result<Vec<f32>> {
+        let Listing { metric, nonfinite, rows: [query_rows, key_rows] } = *self;
+        let mut scores = try_vec(f32::NAN, pairs.items(), "scores of pairs")?;
+        let mut listed = Vec::new();
+        listed.try_reserve_exact(pairs.items()).map_err(|_| Error::OutOfMemory {
+            bytes: (pairs.items() * size_of::<Listed>()) as u64,
+            what: "listed pairs".to_owned(),
+        })?;
+        let rows = (0..pairs.rows()).flat_map(|query| pairs.get(query).iter().map(move |key| (query, *key)));
+        listed.extend(rows.enumerate().map(|(slot, (query, key))| Listed { key, query, slot }));
+        listed.sort_unstable();
+        if nonfinite == NonFinite::Error {
+            check_named("queries", queries, listed.iter().map(|pair| pair.query).collect())?;
+            check_named("keys", keys, listed.iter().map(|pair| pair.key).collect())?;
+        }
+        for query_range in pieces(queries.rows(), query_rows) {
+            // The queries are made ready when the first of them is needed.
+            let mut block = None;
+            for range in pieces(keys.rows(), key_rows) {
+                let start = listed.partition_point(|pair| pair.key < range.start);
+                let end = listed.partition_point(|pair| pair.key < range.end);
+                let inside: Vec<Listed> =
+                    listed[start..end].iter().filter(|pair| query_range.contains(&pair.query)).copied().collect();
+                if inside.is_empty() {
+                    continue;
+                }
+                let block = match &mut block {
+                    Some(block) => block,
+                    None => block.insert(queries.chunk(query_range.clone())?),
+                };
+                let chunk = keys.chunk(range.clone())?;
+                let finite = |pair: &&Listed| {
+                    block.scales[pair.query - query_range.start].finite && chunk.scales[pair.key - range.start].finite
+                };
+                let inside: Vec<&Listed> = inside.iter().filter(finite).collect();
+                let rows: Vec<[u32; 2]> = inside
+                    .iter()
+                    .map(|pair| [(pair.query - query_range.start) as u32, (pair.key - range.start) as u32])
+                    .collect();
+                let ready = Ready { metric, split: queries.split() || keys.split(), queries: block, keys: &chunk };
+                for (pair, score) in inside.iter().zip(ready.score(queue, &rows)?) {
+                    scores[pair.slot] = score;
+                }
+                keys.put_back(chunk);
+            }
+            block.into_iter().for_each(|block| queries.put_back(block));
+        }
+        Ok(scores)
+    }
 }
 
 /// An error that names the first of the named rows that is not finite.
@@ -159,10 +180,11 @@ fn check_named<Q: Queue + 'static>(matrix: &'static str, side: &Side<Q>, mut nam
         if start == end {
             continue;
         }
-        let scales = side.chunk(range.clone())?.scales;
-        if let Some(row) = named[start..end].iter().find(|row| !scales[**row - range.start].finite) {
+        let chunk = side.chunk(range.clone())?;
+        if let Some(row) = named[start..end].iter().find(|row| !chunk.scales[**row - range.start].finite) {
             return Err(Error::NonFinite { matrix, row: *row });
         }
+        side.put_back(chunk);
     }
     Ok(())
 }

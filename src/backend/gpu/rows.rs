@@ -3,6 +3,7 @@
 //! Whatever rows come from (the host in pieces, a matrix that stays on the device, somebody else's buffer), one kernel
 //! makes them ready, so that all answers are the same.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -108,12 +109,14 @@ pub(crate) struct Side<'a, Q: Queue> {
     queue: &'a Q,
     rows: &'a dyn Rows,
     stored: Option<&'a Stored<Q>>,
+    /// Rows that are ready and that nobody uses now.
+    spare: RefCell<Option<Chunk<Q>>>,
 }
 
 impl<'a, Q: Queue + 'static> Side<'a, Q> {
     pub(crate) fn new(queue: &'a Q, rows: &'a dyn Rows) -> Self {
         let stored = rows.on_device().and_then(|matrix| matrix.storage::<Stored<Q>>());
-        Side { queue, rows, stored: stored.filter(|stored| stored.device == queue.device()) }
+        Side { queue, rows, stored: stored.filter(|stored| stored.device == queue.device()), spare: RefCell::default() }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -148,9 +151,28 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         rows_within(self.queue.offers(), bytes, self.row_bytes())
     }
 
-    /// Makes the rows of a range ready. The scales of all rows of the range are on the host then; of a queue that may not
-    /// wait, as [`Side::unread`] says.
+    /// Keeps rows for the next step of a call that wants the same: as they were when they were made ready, scaled rows
+    /// included.
+    pub(crate) fn put_back(&self, chunk: Chunk<Q>) {
+        *self.spare.borrow_mut() = Some(chunk);
+    }
+
+    /// Drops rows that were put back.
+    pub(crate) fn forget(&self) {
+        self.spare.take();
+    }
+
+    /// The rows of a range where they were put back. Others are dropped: their memory may be needed.
+    fn take_spare(&self, range: &Range<usize>) -> Option<Chunk<Q>> {
+        self.spare.take().filter(|spare| (spare.start, spare.rows) == (range.start, range.len()))
+    }
+
+    /// Makes the rows of a range ready, where they were not put back. The scales of all rows of the range are on the host
+    /// then; of a queue that may not wait, as [`Side::unread`] says.
     pub(crate) fn chunk(&self, range: Range<usize>) -> Result<Chunk<Q>> {
+        if let Some(spare) = self.take_spare(&range) {
+            return Ok(spare);
+        }
         let mut chunk = self.unread(range)?;
         if self.queue.may_wait() {
             let mut read = try_vec([0; SCALE_WORDS], chunk.rows, "scales of rows")?;
@@ -162,10 +184,13 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
 
     /// Makes the rows of a range ready, without waiting: the host takes every row as finite and not zero.
     pub(crate) fn unread(&self, range: Range<usize>) -> Result<Chunk<Q>> {
+        let scales = try_vec(RowScale { exponent: 0, inverse: 1.0, finite: true }, range.len(), "scales of rows")?;
+        if let Some(spare) = self.take_spare(&range) {
+            return Ok(Chunk { scales, ..spare });
+        }
         let (rows, padded) = (range.len(), padded(self.dim()));
         let scaled = self.queue.allocate((rows * padded * 4).max(4) as u64, "rows made ready")?;
         let words = self.queue.allocate((rows * SCALE_WORDS * 4).max(4) as u64, "scales of rows")?;
-        let scales = try_vec(RowScale { exponent: 0, inverse: 1.0, finite: true }, rows, "scales of rows")?;
         let chunk = Chunk { start: range.start, rows, padded, scaled: Some(scaled), words, scales };
         match self.stored {
             Some(stored) => stored.prepare(self.queue, range, &chunk)?,
@@ -174,16 +199,14 @@ impl<'a, Q: Queue + 'static> Side<'a, Q> {
         Ok(chunk)
     }
 
-    /// Checks all rows in pieces of at most `step`, whatever they are used for later; gives the rows where they are one
-    /// piece.
-    pub(crate) fn checked(&self, name: &'static str, step: usize, nonfinite: NonFinite) -> Result<Option<Chunk<Q>>> {
-        let mut only = None;
+    /// Checks all rows in pieces of at most `step`, whatever they are used for later.
+    pub(crate) fn check(&self, name: &'static str, step: usize, nonfinite: NonFinite) -> Result<()> {
         for range in pieces(self.rows(), step) {
             let chunk = self.chunk(range.clone())?;
             check_finite(name, &chunk.scales, range.start, nonfinite)?;
-            only = (range.len() == self.rows()).then_some(chunk);
+            self.put_back(chunk);
         }
-        Ok(only)
+        Ok(())
     }
 
     fn prepare_from_host(&self, range: Range<usize>, chunk: &Chunk<Q>) -> Result<()> {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::exclusions::{Exclusions, NONE};
 use super::matrix_unit::{self, Form, MatrixUnit, Packed};
-use super::pairs::score_pairs;
+use super::pairs::Listing;
 use super::rows::{Chunk, Side, rows_within};
 use super::scan::{Gate, Unit, columns, error_bound, from_ordered, largest_norm, own_gate, set_band};
 use super::{Queue, Slice, TILE};
@@ -34,7 +34,7 @@ use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::{Result, try_vec};
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
 use crate::plan::{at_least_one_piece, pieces};
-use crate::spec::{NonFinite, Select, TopK};
+use crate::spec::{Lists, NonFinite, Select, TopK};
 
 use few::Few;
 pub(crate) use into::{Places, top_k_into};
@@ -65,7 +65,7 @@ struct Call<'a, Q: Queue> {
     wanted: Wanted,
     exclusions: Exclusions<'a>,
     /// The smallest positive score of each query; NaN where it has none.
-    positive_scores: &'a [f32],
+    positive_scores: Vec<f32>,
     variant: Variant,
     /// Keys that a pool has room for.
     capacity: usize,
@@ -100,26 +100,23 @@ struct Block<Q: Queue> {
 }
 
 pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> Result<Neighbours> {
-    let queries = Side::new(queue, pair.queries);
-    let rows = queries.rows();
+    let rows = pair.queries.rows();
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
-    let positive_scores = match &spec.positive_scores {
-        Some(scores) => scores.clone(),
-        None => smallest_scores(&positives, &score_pairs(queue, spec.metric, NonFinite::Skip, &positives, pair)?)?,
-    };
     let mut call = Call::new(queue, spec, pair, exclusions);
-    call.positive_scores = &positive_scores;
+    call.positive_scores = match &spec.positive_scores {
+        Some(scores) => scores.clone(),
+        None => smallest_scores(&positives, &call.score_listed(&positives)?)?,
+    };
     call.take_few();
     if let Some(mut neighbours) = call.at_once()? {
-        neighbours.positive_scores = positive_scores;
+        neighbours.positive_scores = call.positive_scores;
         return Ok(neighbours);
     }
     let query_rows = call.query_rows();
-    let mut ready = match spec.nonfinite {
-        NonFinite::Error => queries.checked("queries", query_rows, spec.nonfinite)?,
-        NonFinite::Skip => None,
-    };
+    if spec.nonfinite == NonFinite::Error {
+        call.queries.check("queries", query_rows, spec.nonfinite)?;
+    }
     let mut found = Found {
         best: Vec::new(),
         rejected: try_vec(Rejected::default(), if spec.count_rejected { rows } else { 0 }, "rejection counters")?,
@@ -137,7 +134,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         },
     };
     for range in at_least_one_piece(rows, query_rows) {
-        call.block(range, ready.take(), &mut found)?;
+        call.block(range, &mut found)?;
     }
     let mut neighbours = found.neighbours;
     neighbours.special = found.special;
@@ -152,7 +149,7 @@ pub(crate) fn top_k<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair) -> R
         });
         neighbours.rejected = Some(all.collect());
     }
-    neighbours.positive_scores = positive_scores;
+    neighbours.positive_scores = call.positive_scores;
     Ok(neighbours)
 }
 
@@ -213,7 +210,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             spec,
             wanted,
             exclusions,
-            positive_scores: &[],
+            positive_scores: Vec::new(),
             variant,
             capacity,
             key_rows: (key_rows / TILE * TILE).max(TILE),
@@ -229,6 +226,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
     fn take_few(&mut self) {
         if let Some(few) = Few::of(self) {
             self.unit = None;
+            self.keys.forget();
             self.widen_few(&few);
             self.few = Some(few);
         }
@@ -246,10 +244,22 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         self.queries.rows_within(quarter).min(rows_within(offers, quarter, state_bytes)).min(most_queries)
     }
 
-    /// Answers the queries of one block, which may be ready.
-    fn block(&self, range: Range<usize>, ready: Option<Chunk<Q>>, found: &mut Found) -> Result<()> {
+    /// The canonical scores of listed pairs, whose rows are ready for the scan then.
+    fn score_listed(&self, pairs: &Lists) -> Result<Vec<f32>> {
+        // Keys in several chunks are made ready once for each block of queries.
+        let query_rows = match self.key_rows >= self.keys.rows() {
+            true => self.query_rows(),
+            false => self.queries.rows_within(self.queue.limits().memory_bytes / 4),
+        };
+        let rows = [query_rows, self.key_rows];
+        let listing = Listing { metric: self.spec.metric, nonfinite: NonFinite::Skip, rows };
+        listing.score(self.queue, pairs, &self.queries, &self.keys)
+    }
+
+    /// Answers the queries of one block.
+    fn block(&self, range: Range<usize>, found: &mut Found) -> Result<()> {
         let spec = self.spec;
-        let chunk = ready.map_or_else(|| self.queries.chunk(range.clone()), Ok)?;
+        let chunk = self.queries.chunk(range.clone())?;
         check_finite("queries", &chunk.scales, range.start, spec.nonfinite)?;
         found.special.zero_queries += chunk.scales.iter().filter(|scale| scale.is_zero()).count();
         found.special.skipped_queries += chunk.scales.iter().filter(|scale| !scale.finite).count();
@@ -361,7 +371,11 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         self.queue.write(&block.gates, 0, bytemuck::cast_slice(&self.gates(block, largest, span)))?;
         let packed = self.pack(&chunk)?.map(Arc::new);
         let keys = self.ready(Arc::new(chunk), packed, buffer)?;
-        self.steps(block, &keys, range.start - span.start, found)
+        self.steps(block, &keys, range.start - span.start, found)?;
+        if let Ok(rows) = Arc::try_unwrap(keys.rows) {
+            self.keys.put_back(rows);
+        }
+        Ok(())
     }
 
     /// Keys with all that the scan reads of them.

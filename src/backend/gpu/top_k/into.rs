@@ -68,7 +68,7 @@ pub(crate) fn top_k_into<Q: Queue + 'static>(queue: &Q, spec: &TopK, pair: Pair,
     let positives = spec.positives.to_lists(rows, spec.first_query);
     let exclusions = Exclusions::new(&spec.exclude, Some(&positives), spec.first_query);
     let mut call = Call::new(queue, spec, pair, exclusions);
-    call.positive_scores = spec.positive_scores.as_deref().unwrap_or_default();
+    call.positive_scores = spec.positive_scores.clone().unwrap_or_default();
     let query_rows = call.query_rows().min(rows.max(1));
     call.widen_pools(query_rows, MOST_POOL_BYTES);
     walk(&call, query_rows, &into, None)?;
