@@ -1,4 +1,4 @@
-// The product of `multiply`, through workgroup memory. info_nce_multiply_lanes.wgsl is the same for software devices.
+// The product of `multiply`, through workgroup memory. info_nce_multiply_tall_lanes.wgsl is the same for software devices.
 //
 // Threads: 16 × 16. Thread (x, y) holds 4 rows × 4 elements.
 
@@ -65,4 +65,13 @@ fn product_tile(row_first: u32, element_first: u32, thread: vec3<u32>) -> Tile {
         }
     }
     return Tile(total);
+}
+
+fn multiply_tile(row_first: u32, element_first: u32, thread: vec3<u32>) {
+    let tile = product_tile(row_first, element_first, thread);
+    for (var i = 0u; i < HELD_ROWS; i++) {
+        for (var j = 0u; j < HELD_COLUMNS; j++) {
+            put_product(row_first + row_of(i, thread), element_first + column_of(j, thread), tile.rows[i][j]);
+        }
+    }
 }

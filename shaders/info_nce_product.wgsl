@@ -34,8 +34,22 @@ struct ProductParameters {
 
 const TILE: u32 = 64u;
 
+/// Puts, or adds, a product to its place.
+fn put_product(row: u32, element: u32, product: f32) {
+    if (row < parameters.rows && element < parameters.dim) {
+        let at = row * parameters.dim + element;
+        var value = product;
+        if (parameters.accumulate == 1u) {
+            value += target_rows[at];
+        }
+        target_rows[at] = value;
+    }
+}
+
+const KEYS = 2u;
+#include "wide.wgsl" where LANES = 8
 #include "info_nce_multiply.wgsl" where LANES = 0
-#include "info_nce_multiply_lanes.wgsl" where LANES = 8
+#include "info_nce_multiply_tall_lanes.wgsl" where LANES = 8
 
 var<workgroup> sums: array<f32, 64>;
 
@@ -45,21 +59,7 @@ fn multiply(@builtin(workgroup_id) number: vec3<u32>, @builtin(local_invocation_
     let group = number.x + parameters.first_group;
     let row_first = group / across_rows * TILE;
     let element_first = group % across_rows * TILE;
-    let tile = product_tile(row_first, element_first, thread);
-    for (var i = 0u; i < HELD_ROWS; i++) {
-        let row = row_first + row_of(i, thread);
-        for (var j = 0u; j < HELD_COLUMNS; j++) {
-            let element = element_first + column_of(j, thread);
-            if (row < parameters.rows && element < parameters.dim) {
-                let at = row * parameters.dim + element;
-                var value = tile.rows[i][j];
-                if (parameters.accumulate == 1u) {
-                    value += target_rows[at];
-                }
-                target_rows[at] = value;
-            }
-        }
-    }
+    multiply_tile(row_first, element_first, thread);
 }
 
 @compute @workgroup_size(THREADS_X, THREADS_Y)

@@ -50,7 +50,7 @@ const SHADERS: &[(&str, &str)] = files!(
     "histogram_threads.wgsl",
     "info_nce_common.wgsl",
     "info_nce_multiply.wgsl",
-    "info_nce_multiply_lanes.wgsl",
+    "info_nce_multiply_tall_lanes.wgsl",
     "info_nce_pairs.wgsl",
     "info_nce_product.wgsl",
     "info_nce_reduce.wgsl",
@@ -156,7 +156,7 @@ impl Kernel {
             return kernel;
         }
         let text = file(Language::Wgsl, &format!("{}.wgsl", self.file));
-        let tall = format!("#include \"mainloop_tall_lanes.wgsl\" where LANES = {lanes}\n");
+        let tall = format!("tall_lanes.wgsl\" where LANES = {lanes}\n");
         let threads = match (text.contains(&format!(" where LANES = {lanes}")), text.contains(&tall)) {
             (_, true) => [16, 2],
             (true, _) => [16, 8],
@@ -239,7 +239,7 @@ mod tests {
         let loss = Kernel { file: "info_nce_tile", entry: "forward", ..kernel.clone() };
         assert_eq!(loss.for_lanes(8).threads, [16, 2]);
         let multiply = Kernel { file: "info_nce_product", entry: "multiply", ..kernel.clone() };
-        assert_eq!(multiply.for_lanes(8).threads, [16, 8]);
+        assert_eq!(multiply.for_lanes(8).threads, [16, 2]);
         let (text, other) = (kernel.text(Language::Wgsl), lanes.text(Language::Wgsl));
         assert!(text.contains("query_stage") && !text.contains("subgroupBroadcast"));
         assert!(other.contains("subgroupBroadcast") && !other.contains("query_stage"));

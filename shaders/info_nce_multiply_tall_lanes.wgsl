@@ -1,26 +1,9 @@
 // The product of `multiply` for a processor that plays a GPU, where a subgroup is one vector register: see
-// mainloop_lanes.wgsl.
+// mainloop_tall_lanes.wgsl. What a lane has read of the other side serves 32 rows.
 //
 // Maths: eight products are added in a tree, these sums eight at a time, and these in f32.
-// Threads: 16 × 8, in subgroups of eight along x. Thread (x, y) holds rows 8y, … 8y + 7 and elements 4x, … 4x + 3.
-
-const HELD_ROWS = 8u;
-const HELD_COLUMNS = 4u;
-
-struct Tile {
-    rows: array<vec4<f32>, 8>,
-}
-
-@group(0) @binding(1) var<storage, read> slope_vectors: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> other_vectors: array<vec4<f32>>;
-
-fn row_of(i: u32, thread: vec3<u32>) -> u32 {
-    return thread.y * 8u + i;
-}
-
-fn column_of(j: u32, thread: vec3<u32>) -> u32 {
-    return thread.x * 4u + j;
-}
+// Memory: by wide.wgsl dS as `queries`, the other side as `keys`.
+// Threads: 16 × 2, in subgroups of eight along x. Thread (x, y) holds rows 32y, … 32y + 31 and elements 4x, … 4x + 3.
 
 fn four_products(x: vec4<f32>, rows: mat4x4<f32>) -> vec4<f32> {
     return (x.x * rows[0] + x.y * rows[1]) + (x.z * rows[2] + x.w * rows[3]);
@@ -37,7 +20,7 @@ fn read_slopes(row: u32, k: u32, lane: u32) -> Slopes {
     if (TURNED == 1u) {
         at = (k + lane) * parameters.stride + row;
     }
-    return Slopes(slope_vectors[at / 4u], slope_vectors[at / 4u + 1u]);
+    return Slopes(query_vector(at / 4u), query_vector(at / 4u + 1u));
 }
 
 /// The first or last four places of a row, where each lane holds a place of it.
@@ -91,43 +74,82 @@ fn products_of_rows(slopes: Slopes, others: Others) -> array<vec4<f32>, 8> {
 
 /// Four elements of a row. Rows behind the last repeat it, and count for nothing.
 fn other_row(k: u32, element: u32, factor: f32) -> vec4<f32> {
-    return other_vectors[(min(k, parameters.inner - 1u) * parameters.width + element) / 4u] * factor;
+    return key_vector((min(k, parameters.inner - 1u) * parameters.width + element) / 4u) * factor;
 }
 
-fn product_tile(row_first: u32, element_first: u32, thread: vec3<u32>) -> Tile {
-    var total: array<vec4<f32>, 8>;
+/// Eight rows of the other side from row k on. Each lane finds the factor of one; those behind the last count for nothing.
+fn others_at(k: u32, element: u32, lane: u32) -> Others {
+    let found = row_factor(parameters.metric, other_rows[min(k + lane, parameters.inner - 1u)]);
+    let factor = select(0.0, found, k + lane < parameters.inner);
+    return Others(
+        mat4x4<f32>(
+            other_row(k, element, subgroupBroadcast(factor, 0u)),
+            other_row(k + 1u, element, subgroupBroadcast(factor, 1u)),
+            other_row(k + 2u, element, subgroupBroadcast(factor, 2u)),
+            other_row(k + 3u, element, subgroupBroadcast(factor, 3u)),
+        ),
+        mat4x4<f32>(
+            other_row(k + 4u, element, subgroupBroadcast(factor, 4u)),
+            other_row(k + 5u, element, subgroupBroadcast(factor, 5u)),
+            other_row(k + 6u, element, subgroupBroadcast(factor, 6u)),
+            other_row(k + 7u, element, subgroupBroadcast(factor, 7u)),
+        ),
+    );
+}
+
+fn put_rows(row: u32, element: u32, rows: array<vec4<f32>, 8>) {
+    var all = rows;
+    for (var i = 0u; i < 8u; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            put_product(row + i, element + j, all[i][j]);
+        }
+    }
+}
+
+fn multiply_tile(row_first: u32, element_first: u32, thread: vec3<u32>) {
+    var total0: array<vec4<f32>, 8>;
+    var total1: array<vec4<f32>, 8>;
+    var total2: array<vec4<f32>, 8>;
+    var total3: array<vec4<f32>, 8>;
     let lane = thread.x % 8u;
-    let row = row_first + row_of(0u, thread);
-    let element = min(element_first + column_of(0u, thread), parameters.width - 4u);
+    let row = row_first + thread.y * 32u;
+    let element = min(element_first + thread.x * 4u, parameters.width - 4u);
     for (var first = 0u; first < parameters.inner; first += 64u) {
-        var sums: array<vec4<f32>, 8>;
+        var sums0: array<vec4<f32>, 8>;
+        var sums1: array<vec4<f32>, 8>;
+        var sums2: array<vec4<f32>, 8>;
+        var sums3: array<vec4<f32>, 8>;
         let end = min(first + 64u, parameters.inner);
         for (var k = first; k < end; k += 8u) {
-            // Each lane finds the factor of a row; those behind the last count for nothing.
-            let found = row_factor(parameters.metric, other_rows[min(k + lane, parameters.inner - 1u)]);
-            let factor = select(0.0, found, k + lane < parameters.inner);
-            let others = Others(
-                mat4x4<f32>(
-                    other_row(k, element, subgroupBroadcast(factor, 0u)),
-                    other_row(k + 1u, element, subgroupBroadcast(factor, 1u)),
-                    other_row(k + 2u, element, subgroupBroadcast(factor, 2u)),
-                    other_row(k + 3u, element, subgroupBroadcast(factor, 3u)),
-                ),
-                mat4x4<f32>(
-                    other_row(k + 4u, element, subgroupBroadcast(factor, 4u)),
-                    other_row(k + 5u, element, subgroupBroadcast(factor, 5u)),
-                    other_row(k + 6u, element, subgroupBroadcast(factor, 6u)),
-                    other_row(k + 7u, element, subgroupBroadcast(factor, 7u)),
-                ),
-            );
-            let products = products_of_rows(read_slopes(row, k, lane), others);
+            let others = others_at(k, element, lane);
+            let products0 = products_of_rows(read_slopes(row, k, lane), others);
             for (var i = 0u; i < 8u; i++) {
-                sums[i] += products[i];
+                sums0[i] += products0[i];
+            }
+            let products1 = products_of_rows(read_slopes(row + 8u, k, lane), others);
+            for (var i = 0u; i < 8u; i++) {
+                sums1[i] += products1[i];
+            }
+            let products2 = products_of_rows(read_slopes(row + 16u, k, lane), others);
+            for (var i = 0u; i < 8u; i++) {
+                sums2[i] += products2[i];
+            }
+            let products3 = products_of_rows(read_slopes(row + 24u, k, lane), others);
+            for (var i = 0u; i < 8u; i++) {
+                sums3[i] += products3[i];
             }
         }
         for (var i = 0u; i < 8u; i++) {
-            total[i] += sums[i];
+            total0[i] += sums0[i];
+            total1[i] += sums1[i];
+            total2[i] += sums2[i];
+            total3[i] += sums3[i];
         }
     }
-    return Tile(total);
+    // Elements behind the last are nobody's, wherever they were read.
+    let place = element_first + thread.x * 4u;
+    put_rows(row, place, total0);
+    put_rows(row + 8u, place, total1);
+    put_rows(row + 16u, place, total2);
+    put_rows(row + 24u, place, total3);
 }
