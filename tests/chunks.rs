@@ -59,8 +59,8 @@ fn rows_that_fit_are_read_once() {
         assert!(next_to_each_other && read == rows.rows(), "{reads:?}, {case}");
     };
     for device in small_devices(1 << 30) {
-        let counted = TopK::new(9).positives(Positives::Lists(lists(3))).ratio(0.9).count_rejected(true);
-        for (name, spec) in specs().into_iter().chain([("counted ratio", counted)]) {
+        let names = ["ratio", "aligned margin", "all"];
+        for (name, spec) in specs().into_iter().filter(|(name, _)| names.contains(name)) {
             let case = format!("{name}, {device:?}");
             let expected = Device::cpu().top_k(&spec, &queries.keys, &keys.keys).unwrap();
             assert_same(&device.top_k(&spec, &queries, &keys).unwrap(), &expected, &case);
