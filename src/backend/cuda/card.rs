@@ -104,6 +104,7 @@ impl Card {
             workgroup_threads: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
             subgroup: attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
             lanes: 0,
+            matrices: false,
             f16: true,
             matrix_unit: unit,
             scan_bytes: scan_bytes(unit, std::env::var(SCAN_VARIABLE).ok().as_deref())?,

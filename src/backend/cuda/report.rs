@@ -50,6 +50,7 @@ fn offers((matrix_unit, shared_kilobytes): (u32, u32)) -> Offers {
         workgroup_threads: 1024,
         subgroup: 32,
         lanes: 0,
+        matrices: false,
         f16: true,
         matrix_unit,
         scan_bytes: false,

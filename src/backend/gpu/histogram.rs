@@ -251,7 +251,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
 
     /// The gates of all queries of a block over a chunk whose largest norm is given.
     fn gates(&self, block: &Block<Q>, largest: f64, span: &Range<usize>) -> Vec<Gate> {
-        let bound = error_bound(self.queries.dim(), self.split);
+        let bound = error_bound(self.queue.offers(), self.queries.dim(), self.split);
         let gate = |(row, scale): (usize, &RowScale)| {
             let unit = Unit::new(self.spec.metric, bound, *scale, largest);
             let query = block.queries.start + row;

@@ -163,6 +163,8 @@ pub(crate) struct Offers {
     /// Lanes of a subgroup where it is a vector register of the processor, and workgroup memory is memory like any other,
     /// and where kernels can read 64-bit integers; 0 on GPUs.
     pub(crate) lanes: u32,
+    /// Whether subgroups of 32 threads multiply matrices of 8 × 8 numbers of f32, and kernels are to let them. WGSL's.
+    pub(crate) matrices: bool,
     /// Whether kernels can compute in f16.
     pub(crate) f16: bool,
     /// The matrix unit: 0 where there is none, else CUDA's compute capability times ten, 80 or 90.

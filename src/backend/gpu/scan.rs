@@ -12,12 +12,17 @@
 //!   per element where a row is f32, else 1; its last two multiplications: `2u`;
 //! * parts of the canonical score that count as zero: below `u`.
 //!
+//! Where subgroups multiply matrices, the mainloop has one chain, in an order that nobody promises: `γ(dim)` in place of
+//! `γ(64 + dim/64)`, if every product and every sum is rounded to nearest, which no API promises for them either. That is
+//! why it is used where it is asked for, and not otherwise.
+//!
 //! Norms that are not exactly 1 stretch all of this by less than one part in a hundred for every dim below 2²⁰.
-//! [`error_bound`] takes `1.01 · γ(p·dim/16 + dim/64 + 80)`, and [`Gate`] adds 2⁻²¹ for what it rounds itself: limits in
+//! [`error_bound`] takes `1.01 · γ(p·dim/16 + dim/64 + 80)`, with `dim + 16` in place of `dim/64 + 80` there, and [`Gate`] adds 2⁻²¹ for what it rounds itself: limits in
 //! units, of magnitude 8 at most, and a threshold brought to units.
 
 use std::ops::Range;
 
+use super::Offers;
 use super::exclusions::{Exclusions, NONE};
 use super::rows::Chunk;
 use crate::backend::bounds::{Bounds, round_up};
@@ -34,9 +39,10 @@ const MOST_ERROR: f64 = 4.0;
 const GATE_ROUNDING: f64 = 1.0 / (1 << 21) as f64;
 
 /// How far an approximate score of unit rows can lie from the canonical one. `split`: whether a row is f32.
-pub(super) fn error_bound(dim: usize, split: bool) -> f64 {
-    let products = if split { 4.0 } else { 1.0 };
-    let roundings = (products / 16.0 + 1.0 / CHAIN) * dim as f64 + CHAIN + 16.0;
+pub(super) fn error_bound(offers: &Offers, dim: usize, split: bool) -> f64 {
+    let (products, dim) = (if split { 4.0 } else { 1.0 }, dim as f64);
+    let chains = if offers.matrices { dim } else { CHAIN + dim / CHAIN };
+    let roundings = products / 16.0 * dim + chains + 16.0;
     let unit = 2_f64.powi(-24);
     1.01 * roundings * unit / (1.0 - roundings * unit)
 }

@@ -60,7 +60,9 @@ const SHADERS: &[(&str, &str)] = files!(
     "info_nce_tile_threads.wgsl",
     "mainloop.wgsl",
     "mainloop_lanes.wgsl",
+    "mainloop_matrices.wgsl",
     "mainloop_tall_lanes.wgsl",
+    "mainloop_threads.wgsl",
     "nth.wgsl",
     "nth_lanes.wgsl",
     "pairs.wgsl",
@@ -167,10 +169,29 @@ impl Kernel {
         kernel
     }
 
+    /// The same kernel as a device with these offers compiles it.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn for_device(&self, offers: &super::Offers) -> Kernel {
+        let mut kernel = self.for_lanes(offers.lanes);
+        if self.multiplies_matrices(offers) {
+            kernel.constants.push(("MATRICES", 1));
+        }
+        kernel
+    }
+
+    /// Whether the mainloop is that of matrices.
+    #[cfg(feature = "wgpu")]
+    fn multiplies_matrices(&self, offers: &super::Offers) -> bool {
+        offers.matrices && self.constant("COMPENSATED") == Some(0)
+    }
+
     /// The whole text that is compiled: constants, then the file with each `#include "name"` replaced by that file, once.
     /// `#include "name" where CONSTANT = 3` counts where the constant has that value; one that is not there is 0.
     pub(crate) fn text(&self, language: Language) -> String {
         let mut text = String::new();
+        if self.constant("MATRICES") == Some(1) {
+            text.push_str("enable wgpu_cooperative_matrix;\n");
+        }
         let threads = [("THREADS_X", self.threads[0]), ("THREADS_Y", self.threads[1])];
         for (name, value) in threads.iter().chain(&self.constants) {
             let line = match language {

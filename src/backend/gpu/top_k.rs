@@ -390,7 +390,7 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
     fn bound(&self) -> f64 {
         match self.unit {
             Some(_) => self.form.error_bound(self.queries.dim(), self.variant.split),
-            None => error_bound(self.queries.dim(), self.variant.split),
+            None => error_bound(self.queue.offers(), self.queries.dim(), self.variant.split),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 
 /// Names a part of the wanted adapter's name, in any case; the others are then not seen.
 const ADAPTER_NAME: &str = "WGPU_ADAPTER_NAME";
+/// `on`: subgroups may multiply matrices, where the adapter does so in f32. No adapter that does has run it yet.
+const MATRICES: &str = "COSMINE_SUBGROUP_MATRICES";
 /// Where there is nothing to open.
 const INSTALL: &str = "install your GPU's Vulkan driver (Metal and Direct3D 12 come with their systems), or Mesa's \
     software driver: on Debian and Ubuntu `apt-get install mesa-vulkan-drivers libvulkan1`";
@@ -15,7 +17,7 @@ const INSTALL: &str = "install your GPU's Vulkan driver (Metal and Direct3D 12 c
 const BINDINGS: u32 = 8;
 
 /// Opens the adapter of a number, in the order of preference: discrete GPUs, integrated ones, virtual ones, software.
-pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Instance, wgpu::Device, wgpu::Queue)> {
+pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Instance, wgpu::Device, wgpu::Queue, Offers)> {
     let absent = |reason: String| Error::NoDevice { device: name.to_owned(), reason };
     let (instance, adapters) = adapters();
     let found = adapters.len();
@@ -29,9 +31,17 @@ pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Instance, wgpu::De
         };
         return Err(absent(reason));
     };
+    let matrices = std::env::var(MATRICES).is_ok_and(|value| value == "on") && multiplies_matrices(&adapter);
+    let (features, experimental) = match matrices {
+        // SAFETY: what is experimental may misbehave where it is used against its rules: the one kernel that does is
+        // this crate's own, checked by naga, and multiplies matrices of the shape that the adapter named.
+        true => (Features::EXPERIMENTAL_COOPERATIVE_MATRIX, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+        false => (Features::empty(), wgpu::ExperimentalFeatures::disabled()),
+    };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("cosmine"),
-        required_features: adapter.features() & wanted_features(),
+        required_features: adapter.features() & wanted_features() | features,
+        experimental_features: experimental,
         required_limits: adapter.limits(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
@@ -39,7 +49,23 @@ pub(crate) fn open(name: &str, index: usize) -> Result<(wgpu::Instance, wgpu::De
     let opened = pollster::block_on(adapter.request_device(&descriptor));
     let (device, queue) = opened.map_err(|error| absent(format!("{}: {error}", describe(&adapter.get_info()))))?;
     check(&device).map_err(absent)?;
-    Ok((instance, device, queue))
+    let offers = Offers { matrices, ..offers(&device) };
+    Ok((instance, device, queue, offers))
+}
+
+/// Whether subgroups of 32 threads multiply matrices of 8 × 8 numbers of f32, and the tile's products have room.
+fn multiplies_matrices(adapter: &Adapter) -> bool {
+    let info = adapter.get_info();
+    let subgroups = info.subgroup_min_size == 32 && info.subgroup_max_size == 32;
+    let room = adapter.limits().max_compute_workgroup_storage_size >= 32 << 10;
+    let offered = adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    subgroups && room && offered && adapter.cooperative_matrix_properties().iter().any(is_known)
+}
+
+/// Whether matrices are of the shape and type that the kernels multiply.
+fn is_known(shape: &wgpu::CooperativeMatrixProperties) -> bool {
+    let all_f32 = [shape.ab_type, shape.cr_type].iter().all(|of| *of == wgpu::CooperativeScalarType::F32);
+    all_f32 && [shape.m_size, shape.n_size, shape.k_size] == [8; 3]
 }
 
 /// The adapters that can be opened, the preferred first, and what they are opened through.
@@ -111,6 +137,8 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
             false => 0,
         },
         lanes: lanes(&features, &info),
+        // The adapter knows; a device alone does not.
+        matrices: false,
         f16: features.contains(Features::SHADER_F16),
         matrix_unit: 0,
         scan_bytes: false,

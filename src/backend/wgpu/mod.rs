@@ -35,8 +35,7 @@ pub(crate) struct Wgpu {
 impl Wgpu {
     /// Opens the adapter of a number; `name` is what was asked for.
     pub(crate) fn open(name: &str, index: usize, limits: Limits) -> Result<Self> {
-        let (instance, device, queue) = adapter::open(name, index)?;
-        let offers = adapter::offers(&device);
+        let (instance, device, queue, offers) = adapter::open(name, index)?;
         Wgpu::new(Context::new(device, queue, offers, name.to_owned(), Some(instance)), limits)
     }
 

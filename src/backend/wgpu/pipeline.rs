@@ -32,7 +32,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn compile(context: &Context, kernel: &Kernel) -> Result<Self> {
-        let text = kernel.for_lanes(context.offers.lanes).text(Language::Wgsl);
+        let text = kernel.for_device(&context.offers).text(Language::Wgsl);
         let name = format!("kernel `{}` of {}.wgsl", kernel.entry, kernel.file);
         let fault =
             |error: String| Error::Unsupported { device: context.name.clone(), what: format!("{name}: {error}") };

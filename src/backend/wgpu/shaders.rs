@@ -24,6 +24,7 @@ const LEAST: Offers = Offers {
     workgroup_threads: 256,
     subgroup: 0,
     lanes: 0,
+    matrices: false,
     f16: false,
     matrix_unit: 0,
     scan_bytes: false,
@@ -48,6 +49,7 @@ fn devices() -> Vec<Offers> {
         Offers { lanes: 8, ..more(8, true, 32 << 10) },
         more(32, false, 48 << 10),
         more(32, true, 32 << 10),
+        Offers { matrices: true, ..more(32, true, 32 << 10) },
         more(64, true, 64 << 10),
     ]
 }
@@ -62,7 +64,7 @@ fn variants() -> Vec<(Offers, Kernel)> {
             constants: vec![("ADDED", 1)],
             threads: [threads, 1],
         });
-        for kernel in kernels(&offers).into_iter().chain(own).map(|kernel| kernel.for_lanes(offers.lanes)) {
+        for kernel in kernels(&offers).into_iter().chain(own).map(|kernel| kernel.for_device(&offers)) {
             if !found.iter().any(|(_, other)| *other == kernel) {
                 found.push((offers.clone(), kernel));
             }
@@ -76,6 +78,7 @@ fn capabilities(offers: &Offers) -> Capabilities {
     capabilities.set(Capabilities::SHADER_FLOAT16, offers.f16);
     capabilities.set(Capabilities::SUBGROUP, offers.subgroup > 0);
     capabilities.set(Capabilities::SHADER_INT64, offers.lanes > 0);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, offers.matrices);
     capabilities
 }
 
@@ -121,7 +124,7 @@ fn within_limits(offers: &Offers, kernel: &Kernel, module: &Module, info: &Modul
     }
 }
 
-/// Translates for each platform; what came out is not empty.
+/// Translates for each platform; what came out is not empty. Direct3D has no words for matrices of subgroups.
 fn translate(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let entry = (ShaderStage::Compute, kernel.entry.to_owned());
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
@@ -133,6 +136,9 @@ fn translate(kernel: &Kernel, module: &Module, info: &ModuleInfo) -> Result<(), 
         msl::write_string(module, info, &options, &point).map_err(|error| format!("Metal: {error}"))?;
     if let Some(Err(error)) = names.entry_point_names.iter().find(|name| name.is_err()) {
         return Err(format!("Metal: {error}"));
+    }
+    if kernel.constant("MATRICES") == Some(1) {
+        return if words.is_empty() || metal.is_empty() { Err("an empty translation".to_owned()) } else { Ok(()) };
     }
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..Default::default() };
     let point = hlsl::PipelineOptions { entry_point: Some(entry) };
