@@ -1,22 +1,19 @@
-#include "info_nce_negatives.cuh"
+#include "info_nce_walk.cuh"
 
 // The second pass of `info_nce` by the matrix unit: turns scores into dS, and adds up each column's softmax mass.
 //
 // Memory: `slopes` gets dS times the column's inverse norm times 2^shift, lines as rows, `of_lines` blocks a part; `turned`
 // dS times the line's inverse norm times 2^shift, columns as rows, `of_columns` blocks a part; both packed in two parts
 // (blocks.cuh), zero beyond the block's lines and columns. `masses`: `[warp of rows][column]`, the columns padded to tiles.
-// Constants and groups: see info_nce_negatives.cuh.
+// Constants and groups: see info_nce_walk.cuh.
 
 // Turns scores into slopes.
-struct TakeSlopes : LossTile {
+struct TakeSlopes : SlopeTile {
     const PackedParameters &packed;
     unsigned char *slopes;
     unsigned char *turned;
     float *masses;
-    float reference[Tile::HELD_ROWS];
-    float pull[Tile::HELD_ROWS];
-    float smoothing[Tile::HELD_ROWS];
-    float weight[Tile::HELD_ROWS];
+    Taken of_rows[Tile::HELD_ROWS];
 
     __device__ __forceinline__ TakeSlopes(const PackedParameters &packed) : packed(packed) {}
 
@@ -27,16 +24,12 @@ struct TakeSlopes : LossTile {
 #pragma unroll
         for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
             // Lines beyond the last have no negatives.
-            const Anchor &anchor = lines[smaller(first + Tile::row_of(i), parameters.lines - 1u)];
-            reference[i] = anchor.reference;
-            pull[i] = anchor.pull;
-            smoothing[i] = anchor.smoothing;
-            weight[i] = anchor.weight;
+            of_rows[i] = taken_of(lines[smaller(first + Tile::row_of(i), parameters.lines - 1u)]);
         }
     }
 
     __device__ __forceinline__ void eat(Tile &tile, unsigned number) {
-        mark(tile, number);
+        mark(tile, first_line_of_tile(), number * TILE_COLUMNS);
         set_lines();
         unsigned first_column = anew(number * TILE_COLUMNS);
 #pragma unroll
@@ -52,8 +45,6 @@ struct TakeSlopes : LossTile {
 
     // Turns the scores of a column into slopes, and gives its inverse norm, 0 where it has none.
     __device__ __forceinline__ void take(Tile &tile, unsigned j, unsigned column, float &inverse) {
-        float line_power = logit_slope(parameters.direction) * LOG2_E;
-        float column_power = parameters.inverse_temperature * LOG2_E;
         Anchor anchor = {0.0f, NOBODY, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0u};
         if (column < parameters.block_columns) {
             anchor = columns[column];
@@ -62,17 +53,7 @@ struct TakeSlopes : LossTile {
         float column_mass = 0.0f;
 #pragma unroll
         for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
-            float score = tile.at(i, j);
-            float slope = 0.0f;
-            if (has(of_line, i, j)) {
-                float mass = pull[i] * exp2_fast(fminf(line_power * (score - reference[i]), 0.0f));
-                column_mass += mass;
-                slope = mass * weight[i] + smoothing[i];
-            }
-            if (COLUMNS == 1u && has(of_column, i, j)) {
-                slope += anchor.pull * exp2_fast(fminf(column_power * (score - anchor.reference), 0.0f)) + anchor.smoothing;
-            }
-            tile.at(i, j) = slope;
+            turn(tile, i, j, of_rows[i], taken_of(anchor), column_mass);
         }
         if (scores_keys()) {
 #pragma unroll

@@ -1,10 +1,10 @@
-#include "info_nce_negatives.cuh"
+#include "info_nce_walk.cuh"
 
 // The first pass of `info_nce` by the matrix unit: sums every anchor's negatives.
 //
 // Memory: `sums` gets a `Partial` for each line and warp of columns, `[line][of_lines]`; behind them, with COLUMNS, for each
 // column and warp of rows, `[column][of_columns]`.
-// Constants and groups: see info_nce_negatives.cuh.
+// Constants and groups: see info_nce_walk.cuh.
 
 // Columns whose sums are joined together.
 #define JOINED (Tile::HELD_COLUMNS < 16u ? Tile::HELD_COLUMNS : 16u)
@@ -59,7 +59,7 @@ struct SumNegatives : LossTile {
     __device__ __forceinline__ SumNegatives(const PackedParameters &packed) : packed(packed) {}
 
     __device__ __forceinline__ void eat(Tile &tile, unsigned number) {
-        mark(tile, number);
+        mark(tile, first_line_of_tile(), number * TILE_COLUMNS);
         sum_lines(tile, number);
         if (COLUMNS == 1u) {
             sum_columns(tile, number);

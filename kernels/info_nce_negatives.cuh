@@ -1,23 +1,16 @@
-// The passes of `info_nce` by the matrix unit (info_nce_forward.cu, info_nce_backward.cu), over packed rows (pack_blocks.cu)
-// of 16-bit matrices under cosine: tiles of scores, and who is a negative of whom. See info_nce_tile.cu for what the
-// passes do with scores.
+// The passes of `info_nce` by the matrix unit (info_nce_forward.cu, info_nce_backward.cu, info_nce_fused.cu), over packed
+// rows (pack_blocks.cu) of 16-bit matrices under cosine: tiles of scores, who is a negative of whom, and what a score turns
+// into. See info_nce_tile.cu for what the passes do with scores.
 //
 // Maths: a score is (sum · (2⁻²⁸ · inverse norm of the line)) · inverse norm of the column, within `error` of the canonical
 // one. Exponentials are powers of two within 2 ulp.
 // Memory: `lines` and `columns` hold an `Anchor` each (info_nce_anchors.cuh). `left` and `right` are the prepared rows, for
 // scores that a bound needs to the bit.
-// Constants: those of matrix_unit.cuh; COLUMNS, GUARD.
-// Groups: tiles of lines in x, an even number; parts of the block's columns in y, each `tiles` tiles but the last.
+// Constants: COLUMNS, GUARD; those of the header that makes tiles (matrix_unit.cuh by info_nce_walk.cuh, or owned.cuh), which
+// comes before this one.
 
 #include "info_nce_block.cuh"
-#include "matrix_unit.cuh"
 #include "info_nce_anchors.cuh"
-
-struct PackedParameters {
-    Parameters loss;
-    // Blocks of a row; tiles of a part; see the passes; whether `backward` writes slopes.
-    unsigned blocks; unsigned tiles; unsigned of_lines; unsigned of_columns; unsigned writes;
-};
 
 #define BOTH_SCALES 3.7252902984619141e-9f
 #define LOG2_E 1.4426950408889634f
@@ -48,10 +41,8 @@ struct LossTile : Block {
     }
 
     // Turns sums into scores and finds the negatives among them.
-    __device__ __forceinline__ void mark(Tile &tile, unsigned number) {
-        unsigned first_column = number * TILE_COLUMNS;
-        // Nothing that only the epilogue needs takes registers while products are made.
-        first_line = anew(blockIdx.x) * TILE_ROWS;
+    __device__ __forceinline__ void mark(Tile &tile, unsigned line, unsigned first_column) {
+        first_line = line;
         float line_inverse[Tile::HELD_ROWS];
         // Bit i: whether row i is finite, and is a log-sum.
         unsigned rows = 0u, anchors = 0u;
@@ -185,6 +176,9 @@ struct LossTile : Block {
     // Strikes out positives and listed keys; in q→q the query itself. A column's query is the line that the column is a
     // positive of, so it is no candidate of the column either.
     __device__ __forceinline__ void strike(unsigned first_column) {
+#ifdef OWNER
+        strike_together(first_column);
+#else
 #pragma unroll
         for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
             unsigned candidate = parameters.column_first + first_column;
@@ -199,7 +193,51 @@ struct LossTile : Block {
                 }
             }
         }
+#endif
     }
+
+#ifdef OWNER
+    // The same where all threads of a warp hold scores of all its lines: each lane looks up lines of its own, and tells the
+    // others what it found, which in most tiles is nothing.
+    __device__ __forceinline__ void strike_together(unsigned first_column) {
+        unsigned lane = threadIdx.x & 31u;
+        unsigned candidate = parameters.column_first + first_column + Tile::warp_column();
+        unsigned line = first_line + Tile::warp_row();
+#pragma unroll 1
+        for (unsigned first = 0u; first < Tile::WARP_ROWS; first += 32u) {
+            Struck struck = {0u, 0u};
+            if (parameters.direction == QQ) {
+                struck.first = parameters.line_first + line + first + lane;
+                struck.end = struck.first + (struck.first - candidate < Tile::WARP_COLUMNS ? 1u : 0u);
+            } else if (first + lane < Tile::WARP_ROWS) {
+                struck = struck_of_line(line + first + lane, candidate, Tile::WARP_COLUMNS);
+            }
+            unsigned open = __ballot_sync(ALL_LANES, struck.first < struck.end);
+#pragma unroll 1
+            for (; open != 0u; open &= open - 1u) {
+                unsigned from = 31u - (unsigned)__clz((int)(open & (0u - open)));
+                unsigned end = __shfl_sync(ALL_LANES, struck.end, from);
+#pragma unroll 1
+                for (unsigned at = __shfl_sync(ALL_LANES, struck.first, from); at < end; ++at) {
+                    unsigned column = parameters.direction == QQ ? at : index[at];
+                    strike_score(Tile::warp_row() + first + from, Tile::warp_column() + column - candidate);
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void strike_score(unsigned row, unsigned column) {
+#pragma unroll
+        for (unsigned i = 0u; i < Tile::HELD_ROWS; ++i) {
+#pragma unroll
+            for (unsigned j = 0u; j < Tile::HELD_COLUMNS; ++j) {
+                bool is = Tile::row_of(i) == row && Tile::column_of(j) == column;
+                drop(of_line, i, j, is);
+                drop(of_column, i, j, is);
+            }
+        }
+    }
+#endif
 
     __device__ __forceinline__ void strike_one(unsigned i, unsigned column) {
 #pragma unroll
@@ -228,10 +266,41 @@ struct LossTile : Block {
     }
 };
 
-__device__ __forceinline__ Walk
-walk_of(const PackedParameters &parameters, const unsigned char *queries, const unsigned char *keys) {
-    return walk_part(queries, keys, parameters.blocks, 0u, parameters.loss.block_columns, parameters.tiles);
+// What an anchor takes from its negatives; see `Anchor`.
+struct Taken {
+    float reference, pull, smoothing, weight;
+
+    // From a negative of this score: its pull of y, `power` the slope of the anchor's logits in powers of two.
+    __device__ __forceinline__ float of(float power, float score) const {
+        return pull * exp2_fast(fminf(power * (score - reference), 0.0f));
+    }
+};
+
+__device__ __forceinline__ Taken taken_of(const Anchor &anchor) {
+    Taken taken = {anchor.reference, anchor.pull, anchor.smoothing, anchor.weight};
+    return taken;
 }
+
+// Turns the scores of a tile into slopes.
+struct SlopeTile : LossTile {
+    // Turns one score into its slope, and adds its softmax mass in the line's log-sum to `mass`.
+    __device__ __forceinline__ void turn(
+        Tile &tile, unsigned i, unsigned j, const Taken &line, const Taken &column, float &mass) {
+        float line_power = logit_slope(parameters.direction) * LOG2_E;
+        float column_power = parameters.inverse_temperature * LOG2_E;
+        float score = tile.at(i, j);
+        float slope = 0.0f;
+        if (has(of_line, i, j)) {
+            float part = line.of(line_power, score);
+            mass += part;
+            slope = part * line.weight + line.smoothing;
+        }
+        if (COLUMNS == 1u && has(of_column, i, j)) {
+            slope += column.of(column_power, score) + column.smoothing;
+        }
+        tile.at(i, j) = slope;
+    }
+};
 
 #define SET_BLOCK(EPILOGUE)                   \
     EPILOGUE.parameters = parameters.loss;    \

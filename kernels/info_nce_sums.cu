@@ -7,6 +7,7 @@
 // `by_column`, of as many columns, as log-sums of k→q. One thread an anchor.
 // `merge`: adds `parts` partial sums each to `count` log-sums from `first` on. A warp a log-sum: its lanes take the parts in
 // turn, then join by halves, always in the same order.
+// `add_slices`: target[e] += parts[0][e] + parts[1][e] + …, `count` elements a part.
 // `find_largest`: the bits of the largest |slope| that `count` log-sums from `first` on leave, into the last word of the
 // totals, which holds that of other log-sums, or 0.
 
@@ -136,5 +137,20 @@ extern "C" __global__ void __launch_bounds__(THREADS_X) find_largest(SumParamete
     unsigned largest = __reduce_max_sync(0xffffffffu, as_word(slope));
     if ((threadIdx.x & 31u) == 0u) {
         atomicMax(state + parameters.loss.totals + 3u, largest);
+    }
+}
+
+struct SliceParameters {
+    unsigned slices; unsigned count;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS_X)
+add_slices(SliceParameters parameters, const float *parts, float *target) {
+    for (unsigned at = blockIdx.x * THREADS_X + threadIdx.x; at < parameters.count; at += gridDim.x * THREADS_X) {
+        float sum = 0.0f;
+        for (unsigned slice = 0u; slice < parameters.slices; ++slice) {
+            sum += parts[(size_t)slice * parameters.count + at];
+        }
+        target[at] += sum;
     }
 }

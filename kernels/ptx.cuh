@@ -78,6 +78,14 @@ __device__ __forceinline__ void load_matrices(unsigned (&words)[4], unsigned add
                  : "memory");
 }
 
+/// Warp. The same of each matrix turned: word i becomes elements lane / 4 of rows 2 (lane % 4) and the next of matrix i.
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&words)[4], unsigned address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+}
+
 /// Warp. c += A B, 16 x 8 x 16, f16 elements.
 __device__ __forceinline__ void multiply_f16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

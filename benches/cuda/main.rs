@@ -1,9 +1,10 @@
 //! The figures of the CUDA backend beside cuBLAS, on one card: one JSON object on the standard output.
 //!
 //! `scripts/gpu run` calls it. Without an argument, or with `--test`, it measures small shapes and nothing is claimed of
-//! them; with `top_k` it measures that alone. `scan` says what `COSMINE_MATRIX_SCAN` asked for. Everything is measured on
-//! random rows, after a warm-up, as the median of several runs: by events where work is submitted to a stream, by the
-//! clock where a call gives its results to the host.
+//! them; with `top_k` it measures that alone, with `short` the loss of short rows. `scan` and `fused_dim` say what
+//! `COSMINE_MATRIX_SCAN` and `COSMINE_FUSED_DIM` asked for. Everything is measured on random rows, after a warm-up, as the
+//! median of several runs: by events where work is submitted to a stream, by the clock where a call gives its results to
+//! the host.
 
 mod cublas;
 
@@ -43,16 +44,24 @@ fn main() {
     };
     let stream = CudaContext::new(0).and_then(|context| context.new_stream()).expect("a stream of an open card");
     let bench = Bench { device, stream, scale: if full { 1 } else { 256 } };
+    let asked = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     let mut results = json!({
         "device": bench.device.info().description,
         "full": full,
-        "scan": std::env::var("COSMINE_MATRIX_SCAN").unwrap_or_else(|_| "f16".to_owned()),
-        "top_k": bench.top_k(),
+        "scan": asked("COSMINE_MATRIX_SCAN", "f16"),
+        "fused_dim": asked("COSMINE_FUSED_DIM", "default"),
     });
-    if !std::env::args().any(|argument| argument == "top_k") {
+    let has = |name: &str| std::env::args().any(|argument| argument == name);
+    if !has("short") {
+        results["top_k"] = bench.top_k();
+    }
+    if !has("top_k") {
+        results["info_nce_short"] = bench.losses([(32_768, 64), (32_768, 128)]);
+    }
+    if !has("top_k") && !has("short") {
         results["ceilings"] = bench.ceilings();
         results["streaming"] = bench.few_queries();
-        results["info_nce"] = bench.info_nce();
+        results["info_nce"] = bench.losses([(32_768, 1024), (262_144, 1024)]);
     }
     say(&results);
 }
@@ -236,8 +245,9 @@ impl Bench {
         [1, 8, 64].into_iter().map(measure).collect()
     }
 
-    fn info_nce(&self) -> Value {
+    fn losses(&self, shapes: [(usize, usize); 2]) -> Value {
         let measure = |(batch, dim): (usize, usize)| {
+            let batch = batch / self.scale;
             let flops = 8.0 * (batch as f64).powi(2) * dim as f64;
             let (ours, memory_bytes) = match self.loss(batch, dim) {
                 Ok((seconds, bytes)) => (Ok(seconds), json!(bytes)),
@@ -248,7 +258,7 @@ impl Bench {
             line["memory_bytes_beside_inputs_and_outputs"] = memory_bytes;
             line
         };
-        [(32_768 / self.scale, 1024), (262_144 / self.scale, 1024)].into_iter().map(measure).collect()
+        shapes.into_iter().map(measure).collect()
     }
 
     /// Seconds of the loss and its gradients, which stay on the card, and the bytes that it takes beside rows and gradients.

@@ -1,8 +1,14 @@
 //! How to compute: specification + shape + limits → chunks and tiles. Pure functions, tested without a device.
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod fused;
 mod info_nce;
 mod scan;
 
+#[cfg(feature = "cuda")]
+pub(crate) use fused::MOST_FUSED_DIM;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) use fused::is_fused;
 pub(crate) use info_nce::{Blocks, COLUMN_GROUP, COLUMN_STEP, Need, blocks as info_nce_blocks};
 pub(crate) use scan::{
     Arithmetic, PROBE_PANELS, ScanPlan, arithmetic, at_least_one_piece, is_dense, pieces, scan, split,

@@ -14,11 +14,14 @@ use super::memory::{ALIGNMENT, Memory, lock, relaxed};
 use crate::backend::gpu::source::Language;
 use crate::backend::gpu::{Kernel, Offers};
 use crate::error::{Error, Result};
+use crate::plan::MOST_FUSED_DIM;
 
 /// Overrides the matrix unit that plans are made for: 0 (none), 80 or 90.
 const UNIT_VARIABLE: &str = "COSMINE_MATRIX_UNIT";
 /// What `top_k` scans in on the matrix unit: `f16`, which is the default, or `int8`.
 const SCAN_VARIABLE: &str = "COSMINE_MATRIX_SCAN";
+/// Rows of up to how many elements `info_nce` makes gradients of without writing dS: 0 (never) to the default.
+const FUSED_VARIABLE: &str = "COSMINE_FUSED_DIM";
 /// Shared memory that every kernel may ask for without being told to.
 const STATIC_SHARED_BYTES: u32 = 48 << 10;
 /// The share of the memory that was free at opening which plans may use; the rest is for code and other programs.
@@ -108,6 +111,7 @@ impl Card {
             f16: true,
             matrix_unit: unit,
             scan_bytes: scan_bytes(unit, std::env::var(SCAN_VARIABLE).ok().as_deref())?,
+            fused_dim: fused_dim(std::env::var(FUSED_VARIABLE).ok().as_deref())?,
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         };
         Ok(Card {
@@ -123,6 +127,12 @@ impl Card {
             idle: Mutex::default(),
             context,
         })
+    }
+
+    /// Whether a kernel of this entry was asked for.
+    #[cfg(test)]
+    pub(crate) fn has_run(&self, entry: &str) -> bool {
+        lock(&self.functions).keys().any(|kernel| kernel.entry == entry)
     }
 
     /// Name, memory, versions.
@@ -250,6 +260,15 @@ fn scan_bytes(unit: u32, asked: Option<&str>) -> Result<bool> {
     }
 }
 
+/// The most elements of rows whose gradients are made in registers.
+fn fused_dim(asked: Option<&str>) -> Result<u32> {
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(MOST_FUSED_DIM) };
+    match asked.parse() {
+        Ok(dim) if dim <= MOST_FUSED_DIM => Ok(dim),
+        _ => Err(Error::spec(FUSED_VARIABLE, format!("`{asked}`: it takes 0 to {MOST_FUSED_DIM}"))),
+    }
+}
+
 /// Code that is loaded.
 pub(crate) struct Module {
     module: sys::CUmodule,
@@ -340,6 +359,9 @@ mod tests {
         for (unit, asked) in [(0, "int8"), (80, "fp8")] {
             assert!(matches!(scan_bytes(unit, Some(asked)), Err(Error::Spec { .. })), "{unit} {asked}");
         }
+        assert_eq!(fused_dim(None).unwrap(), MOST_FUSED_DIM);
+        assert_eq!((fused_dim(Some("0")).unwrap(), fused_dim(Some("64")).unwrap()), (0, 64));
+        assert!(matches!(fused_dim(Some("129")), Err(Error::Spec { .. })));
         for (capability, asked) in [(80, "90"), (75, "80"), (90, "fast")] {
             assert!(matches!(matrix_unit(capability, Some(asked)), Err(Error::Spec { .. })), "{capability} {asked}");
         }

@@ -29,6 +29,8 @@ mod card;
 mod fault;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod fused_tests;
 mod jit;
 mod lane;
 mod library;

@@ -54,6 +54,7 @@ fn offers((matrix_unit, shared_kilobytes): (u32, u32)) -> Offers {
         f16: true,
         matrix_unit,
         scan_bytes: false,
+        fused_dim: crate::plan::MOST_FUSED_DIM,
         processors: 108,
     }
 }

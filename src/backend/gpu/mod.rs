@@ -171,6 +171,8 @@ pub(crate) struct Offers {
     pub(crate) matrix_unit: u32,
     /// Whether `top_k` is to scan in bytes where the matrix unit can.
     pub(crate) scan_bytes: bool,
+    /// Rows of up to this many elements have the gradients of the loss made in registers; 0: none.
+    pub(crate) fused_dim: u32,
     /// Groups that run at once, about: multiprocessors, or 1 where nobody says.
     pub(crate) processors: u32,
 }

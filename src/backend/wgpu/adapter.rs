@@ -142,6 +142,7 @@ pub(crate) fn offers(device: &wgpu::Device) -> Offers {
         f16: features.contains(Features::SHADER_F16),
         matrix_unit: 0,
         scan_bytes: false,
+        fused_dim: 0,
         processors: 1,
     }
 }

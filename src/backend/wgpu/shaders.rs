@@ -28,6 +28,7 @@ const LEAST: Offers = Offers {
     f16: false,
     matrix_unit: 0,
     scan_bytes: false,
+    fused_dim: 0,
     processors: 1,
 };
 

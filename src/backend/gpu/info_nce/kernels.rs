@@ -1,6 +1,6 @@
 //! The kernels of `info_nce` and their variants.
 
-use crate::backend::gpu::matrix_unit::{Form, MatrixUnit};
+use crate::backend::gpu::matrix_unit::{BLOCK_ELEMENTS, Form, MatrixUnit};
 use crate::backend::gpu::{Kernel, Offers};
 
 /// What a pass over tiles does.
@@ -8,6 +8,13 @@ use crate::backend::gpu::{Kernel, Offers};
 pub(super) enum Step {
     Forward,
     Backward,
+}
+
+/// Whose gradients a launch of the fused pass makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Lines,
+    Columns,
 }
 
 /// Threads of a kernel with one thread per item.
@@ -80,6 +87,21 @@ pub(super) fn add_products(unit: MatrixUnit) -> Kernel {
     Kernel { file: "info_nce_gradients", entry: "add_products", constants, threads: unit.threads() }
 }
 
+/// The second pass whose slopes stay in registers, over rows of `width` elements. Hopper runs it by `mma.sync`, too.
+pub(super) fn fused(width: u32, owner: Owner, columns: bool, guard: bool) -> Kernel {
+    let blocks = width.div_ceil(BLOCK_ELEMENTS as u32);
+    let constants = vec![
+        ("MATRIX_UNIT", 80),
+        ("DIM_BLOCKS", blocks),
+        // The owned rows, and a ring of four tiles of the others.
+        ("SHARED_BYTES", blocks * (16_384 + 4 * 8192)),
+        ("OWNER", u32::from(owner == Owner::Columns)),
+        ("COLUMNS", u32::from(columns)),
+        ("GUARD", u32::from(guard)),
+    ];
+    Kernel { file: "info_nce_fused", entry: "add_gradients", constants, threads: [256, 1] }
+}
+
 /// A kernel beside the passes by the matrix unit.
 pub(super) fn sums(entry: &'static str) -> Kernel {
     Kernel { file: "info_nce_sums", entry, constants: Vec::new(), threads: [256, 1] }
@@ -92,7 +114,13 @@ fn packed_kernels(offers: &Offers) -> Vec<Kernel> {
     for bits in 0..4 {
         all.extend([Step::Forward, Step::Backward].map(|step| packed(unit, step, bits & 1 != 0, bits & 2 != 0)));
     }
-    all.extend(["describe", "merge", "find_largest"].map(sums));
+    for width in (BLOCK_ELEMENTS..=offers.fused_dim as usize).step_by(BLOCK_ELEMENTS) {
+        for bits in 0..4 {
+            let of = |owner| fused(width as u32, owner, bits & 1 != 0, bits & 2 != 0);
+            all.extend([Owner::Lines, Owner::Columns].map(of));
+        }
+    }
+    all.extend(["describe", "merge", "find_largest", "add_slices"].map(sums));
     all
 }
 

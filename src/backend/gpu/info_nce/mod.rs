@@ -7,10 +7,12 @@
 //! 4. Every log-sum is evaluated, one thread per query, relative to its positive (info_nce_reduce).
 //! 5. A second pass makes the tiles again and writes a block of dS, which is multiplied with the rows of either side.
 //!
-//! Blocks of 16-bit rows under cosine go to the matrix unit where there is one ([`packed`]).
+//! Blocks of 16-bit rows under cosine go to the matrix unit where there is one ([`packed`]). Where such rows are short the
+//! second pass writes no dS: the gradients of either side are made from tiles that stay in registers ([`fused`]).
 //!
 //! No floating-point sum depends on which thread comes first: repeats give the same bits.
 
+mod fused;
 mod kernels;
 mod layout;
 mod lists;

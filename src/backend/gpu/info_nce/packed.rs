@@ -28,7 +28,8 @@ const THREADS: usize = 256;
 pub(super) struct PackedChunk<Q: Queue> {
     start: usize,
     rows: Packed<Q>,
-    turned: Packed<Q>,
+    /// For products with slopes that come from memory.
+    turned: Option<Packed<Q>>,
 }
 
 /// The chunks of a part that are packed: all, where the part keeps all, else the one used last.
@@ -71,23 +72,30 @@ impl<Q: Queue + 'static> PackedRows<Q> {
         }
     }
 
-    fn rows(&self) -> Slice<'_, Q> {
+    pub(super) fn rows(&self) -> Slice<'_, Q> {
         let all = self.chunk.rows.slice();
         let skipped = (self.first / TILE_ROWS * self.chunk.rows.blocks) as u64 * BLOCK_BYTES;
         Slice { offset_bytes: skipped, bytes: all.bytes - skipped, ..all }
     }
 
     fn turned(&self) -> Slice<'_, Q> {
-        let all = self.chunk.turned.slice();
+        let all = self.chunk.turned().slice();
         let skipped = (self.first / BLOCK_ELEMENTS) as u64 * BLOCK_BYTES;
         Slice { offset_bytes: skipped, bytes: all.bytes - skipped, ..all }
+    }
+}
+
+impl<Q: Queue> PackedChunk<Q> {
+    fn turned(&self) -> &Packed<Q> {
+        self.turned.as_ref().expect("rows are turned wherever slopes are written")
     }
 }
 
 fn pack_both<Q: Queue>(work: &Work<Q>, scaled: Slice<Q>, rows: usize, start: usize) -> Result<PackedChunk<Q>> {
     let (queue, padded) = (work.queue, work.base.width as usize);
     let pack = |turned| pack_rows(queue, scaled, (rows, padded), Form::Scaled, turned);
-    Ok(PackedChunk { start, rows: pack(false)?, turned: pack(true)? })
+    let turned = if work.fused { None } else { Some(pack(true)?) };
+    Ok(PackedChunk { start, rows: pack(false)?, turned })
 }
 
 /// What a pass holds for its lines and columns.
@@ -99,11 +107,12 @@ pub(super) struct Anchors<Q: Queue> {
 
 /// A block that the matrix unit takes.
 pub(super) struct PackedTiles<'a, Q: Queue> {
-    unit: MatrixUnit,
+    pub(super) unit: MatrixUnit,
     pub(super) left: &'a PackedRows<Q>,
     pub(super) right: PackedRows<Q>,
-    lines: Slice<'a, Q>,
-    columns: Slice<'a, Q>,
+    /// The anchors of either side.
+    pub(super) lines: Slice<'a, Q>,
+    pub(super) columns: Slice<'a, Q>,
 }
 
 /// Memory for the slopes of a block.
@@ -148,10 +157,11 @@ impl Pass {
         work.unit.is_some() && !work.side(self.left)[0].split() && !right.split()
     }
 
-    pub(super) fn anchors<Q: Queue + 'static>(&self, work: &Work<Q>) -> Result<Anchors<Q>> {
+    /// Room for the anchors of blocks of up to `most` lines.
+    pub(super) fn anchors<Q: Queue + 'static>(&self, work: &Work<Q>, most: usize) -> Result<Anchors<Q>> {
         let allocate = |rows: usize| work.queue.allocate((rows.max(1) * RECORD_BYTES) as u64, "log-sums of a block");
         let columns = work.side(self.right).iter().map(|part| allocate(part.rows)).collect::<Result<_>>()?;
-        Ok(Anchors { lines: allocate(work.block_rows)?, columns })
+        Ok(Anchors { lines: allocate(most)?, columns })
     }
 
     /// Describes lines, once for all of their blocks.
@@ -236,6 +246,12 @@ impl Pass {
         Ok(())
     }
 
+    /// The parameters of a pass by the matrix unit.
+    pub(super) fn packed_parameters<Q: Queue + 'static>(&self, work: &Work<Q>, tiles: &Tiles<Q>) -> Parameters {
+        let error = (error_bound(work.dim(), false) as f32).to_bits();
+        Parameters { error, ..self.parameters(work, tiles) }
+    }
+
     fn run_packed<Q: Queue + 'static>(
         &self,
         work: &Work<Q>,
@@ -245,8 +261,7 @@ impl Pass {
         out: &[Slice<Q>],
     ) -> Result<()> {
         let unit = packed.unit;
-        let error = (error_bound(work.dim(), false) as f32).to_bits();
-        let mut parameters = Parameters { error, ..self.parameters(work, tiles) }.words();
+        let mut parameters = self.packed_parameters(work, tiles).words();
         let groups = line_tiles(tiles.lines.len());
         let all = tiles.columns.div_ceil(unit.tile_columns as usize);
         let each = all.div_ceil(unit.parts(groups, all, work.queue.offers().processors));
@@ -344,10 +359,10 @@ impl Pass {
             work.base.totals + 3,
             lines as u32,
             blocks(padded_columns),
-            packed.right.chunk.turned.blocks as u32,
+            packed.right.chunk.turned().blocks as u32,
             columns as u32,
             blocks(padded_lines),
-            packed.left.chunk.turned.blocks as u32,
+            packed.left.chunk.turned().blocks as u32,
         ];
         let target = |side, rows| work.gradient_rows(gradients, side, rows);
         let columns_target = target(self.right, tiles.column_first..tiles.column_first + columns);

@@ -91,28 +91,35 @@ impl Pass {
         let slots = 2 * parts_of_tile(work) * tiles;
         let bytes = packed.max((slots * work.block_rows * SUM_WORDS * 4) as u64);
         let out = work.queue.allocate(bytes, "sums of the loss")?;
-        self.walk(work, &out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
+        let out = (&out, work.block_rows);
+        self.walk(work, out, |_, _| Ok(()), |tiles| self.forward_block(work, &tiles), |_, _| Ok(()))
     }
 
     /// Turns scores into gradients, and adds the softmax masses of keys.
     pub(super) fn backward<Q: Queue + 'static>(&self, work: &Work<Q>, gradients: Option<&Gradients<Q>>) -> Result<()> {
-        let rows = work.block_rows;
         let packed = work.side(self.right).iter().map(|part| self.is_packed(work, part));
         let (all_packed, any_packed) = packed.fold((true, false), |(all, any), is| (all && is, any || is));
-        let masses = work.unit.filter(|_| any_packed).map_or(0, |unit| mass_bytes(unit, rows));
+        // Blocks whose slopes are never in memory may be large.
+        let fused = work.fused && gradients.is_some();
+        let rows = if fused && all_packed { work.fused_rows } else { work.block_rows };
+        let writes = any_packed && !fused;
+        let masses = work.unit.filter(|_| writes).map_or(0, |unit| mass_bytes(unit, rows));
         let parts = rows / ROW_GROUP * parts_of_tile(work);
         let plain = if all_packed { 0 } else { ((rows + parts) * rows * 4) as u64 };
         let out = work.queue.allocate(masses.max(plain).max(4), "a block of gradients of the loss")?;
-        let slopes = (any_packed && gradients.is_some()).then(|| Slopes::new(work)).transpose()?;
+        let slopes = (writes && gradients.is_some()).then(|| Slopes::new(work)).transpose()?;
         // Gradients of lines that are terms, until they are added to those of their keys.
         let lines_bytes = if self.identity || gradients.is_none() { 4 } else { rows * work.dim() * 4 };
         let lines_out = work.queue.allocate(lines_bytes as u64, "gradients of the loss")?;
         let all_lines = Slice { buffer: &lines_out, offset_bytes: 0, bytes: lines_bytes as u64 };
         self.walk(
             work,
-            &out,
+            (&out, rows),
             |_, _| work.queue.clear(all_lines),
             |tiles| {
+                if let (Some(packed), Some(gradients), true) = (&tiles.packed, gradients, fused) {
+                    return self.add_fused(work, &tiles, packed, gradients, all_lines);
+                }
                 self.backward_block(work, &tiles, slopes.as_ref())?;
                 let Some(gradients) = gradients else { return Ok(()) };
                 if let (Some(packed), Some(slopes)) = (&tiles.packed, &slopes) {
@@ -128,19 +135,18 @@ impl Pass {
         )
     }
 
-    /// Visits all blocks, lines outermost.
+    /// Visits all blocks of up to `most` rows and columns, lines outermost.
     fn walk<Q: Queue + 'static>(
         &self,
         work: &Work<Q>,
-        out: &Q::Buffer,
+        (out, most): (&Q::Buffer, usize),
         mut begin: impl FnMut(Range<usize>, &Block<Q>) -> Result<()>,
         mut visit: impl FnMut(Tiles<Q>) -> Result<()>,
         mut end: impl FnMut(Range<usize>, &Block<Q>) -> Result<()>,
     ) -> Result<()> {
-        let most = work.block_rows;
         let left_part = &work.side(self.left)[0];
         let any_packed = work.side(self.right).iter().any(|part| self.is_packed(work, part));
-        let anchors = any_packed.then(|| self.anchors(work)).transpose()?;
+        let anchors = any_packed.then(|| self.anchors(work, most)).transpose()?;
         let line_ranges = match self.identity {
             true => left_part.ranges(0..self.lines, most),
             false => crate::plan::pieces(self.lines, most).collect(),
@@ -316,6 +322,19 @@ impl Pass {
                 (first, parts, stride)
             }
         };
+        let out = Slice { buffer: tiles.out, offset_bytes: 0, bytes: ((first + slots * step) * 4) as u64 };
+        self.merge_masses(work, tiles, out, (first, slots, step))
+    }
+
+    /// Adds the masses of columns that are keys to those of other blocks: `slots` of each, `step` words apart, from word
+    /// `first` on.
+    pub(super) fn merge_masses<Q: Queue + 'static>(
+        &self,
+        work: &Work<Q>,
+        tiles: &Tiles<Q>,
+        masses: Slice<Q>,
+        (first, slots, step): (usize, usize, usize),
+    ) -> Result<()> {
         if !self.scores_keys() {
             return Ok(());
         }
@@ -328,8 +347,7 @@ impl Pass {
             ..work.base
         };
         let groups = tiles.columns.div_ceil(ITEM_THREADS as usize);
-        let out = Slice { buffer: tiles.out, offset_bytes: 0, bytes: ((first + slots * step) * 4) as u64 };
-        work.reduce(&kernels::by_item("merge_masses"), groups, &parameters, out)
+        work.reduce(&kernels::by_item("merge_masses"), groups, &parameters, masses)
     }
 
     /// Adds `dS · right` to the gradients of the lines.

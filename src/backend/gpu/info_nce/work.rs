@@ -15,6 +15,8 @@ use crate::spec::{AlphaOn, Directions, InfoNce, Metric, Reading};
 
 /// Rows and columns of a block, at most.
 const MOST_ROWS: usize = 2048;
+/// The same of a block whose slopes are never in memory: as many as fill any card.
+const MOST_FUSED_ROWS: usize = 65_536;
 /// What a call holds where nobody sets a limit.
 const MOST_BYTES: u64 = 1 << 30;
 
@@ -89,6 +91,11 @@ pub(super) struct Work<'a, Q: Queue> {
     key_scales: Q::Buffer,
     /// Rows and columns of a block.
     pub(super) block_rows: usize,
+    /// Whether the second pass of the matrix unit keeps slopes in registers.
+    pub(super) fused: bool,
+    /// Rows and columns of a block where it does, and bytes that slices of its gradients may take.
+    pub(super) fused_rows: usize,
+    pub(super) fused_bytes: u64,
     /// Whether q→k and k→q share their tiles.
     pub(super) by_column: bool,
     /// The scores of blocks, by direction, first line and first column, from the first pass to the second.
@@ -215,6 +222,7 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
         let slope_bytes = if unit.is_some() { 8 } else { 4 };
         let squares = ((memory / 16 / slope_bytes) as f64).sqrt() as u64;
         let block_rows = MOST_ROWS.min(widest.min(squares) as usize) / group * group;
+        let fused_rows = MOST_FUSED_ROWS.min(widest as usize) / group * group;
         let query_scales = queue.allocate((queries.rows().max(1) * 16) as u64, "scales of rows")?;
         let key_scales = queue.allocate((columns.max(1) * 16) as u64, "scales of rows")?;
         let work = Work {
@@ -231,6 +239,9 @@ impl<'a, Q: Queue + 'static> Work<'a, Q> {
             query_scales,
             key_scales,
             block_rows: block_rows.max(group),
+            fused: unit.is_some() && crate::plan::is_fused(queries.dim(), offers.fused_dim),
+            fused_rows: fused_rows.max(group),
+            fused_bytes: memory / 16,
             unit,
             by_column,
             kept: RefCell::default(),
