@@ -19,8 +19,6 @@ const SPREAD: f64 = 4.0;
 const MOST: usize = 256;
 /// The same, for each neighbour that is wanted.
 const MOST_PER_WANTED: usize = 8;
-/// Keys that a query has room for from the start: as many as most come to hold, since growing costs more than the room.
-const ROOM: usize = 256;
 /// Keys that are scored together at least.
 const LEAST_BATCH: usize = 16;
 
@@ -104,7 +102,9 @@ impl<'a> Search<'a> {
     pub(crate) fn new(gate: Gate<'a>, loss: Option<Loss>, dim: usize) -> Self {
         let guess = loss.and_then(|loss| Guess::new(&gate, loss, dim));
         let most = MOST + MOST_PER_WANTED * gate.wanted();
-        let (held, guessed) = (Vec::with_capacity(ROOM), f32::NEG_INFINITY);
+        // Growing costs more than the room; without a sieve nothing is held.
+        let held = Vec::with_capacity(if loss.is_some() { MOST } else { 0 });
+        let guessed = f32::NEG_INFINITY;
         Search { gate, held, most, guess, guessed, loss, rejected: Rejected::default() }
     }
 

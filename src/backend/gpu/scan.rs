@@ -17,8 +17,9 @@
 //! why it is used where it is asked for, and not otherwise.
 //!
 //! Norms that are not exactly 1 stretch all of this by less than one part in a hundred for every dim below 2²⁰.
-//! [`error_bound`] takes `1.01 · γ(p·dim/16 + dim/64 + 80)`, with `dim + 16` in place of `dim/64 + 80` there, and [`Gate`] adds 2⁻²¹ for what it rounds itself: limits in
-//! units, of magnitude 8 at most, and a threshold brought to units.
+//! [`error_bound`] takes `1.01 · γ(p·dim/16 + dim/64 + 80)`, with `dim + 16` in place of `dim/64 + 80` there, and
+//! [`Gate`] adds 2⁻²¹ for what it rounds itself: limits in units, of magnitude 8 at most, and a threshold brought to
+//! units.
 
 use std::ops::Range;
 
