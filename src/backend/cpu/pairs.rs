@@ -36,7 +36,7 @@ fn check_named(cpu: &Cpu, matrix: &'static str, source: &dyn Rows, mut named: Ve
         }
         let chunk = source.read(range.clone())?;
         let is_bad = |row: &&usize| !Prepared::new(cpu.isa(), &chunk, **row - range.start).scale.finite;
-        if let Some(row) = named[start..end].par_iter().find_first(is_bad) {
+        if let Some(row) = named[start..end].iter().find(is_bad) {
             return Err(Error::NonFinite { matrix, row: *row });
         }
     }
