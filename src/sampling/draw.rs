@@ -72,7 +72,8 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// Rows of the corpus that are never drawn for a query: its further positives, and pairs that are known to be wrong.
+    /// Rows of the corpus that are never drawn for a query, from whatever source knows them by their ids: its further
+    /// positives, and pairs that are known to be wrong. A draw that is given no corpus takes their rows for ids.
     pub fn excluded(mut self, lists: &'a Lists) -> Self {
         self.excluded = Some(lists);
         self
@@ -109,7 +110,8 @@ impl<'a> Batch<'a> {
         self.query_ids.map_or(row as u64, |ids| ids[row] as u64)
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    /// Checks all that stands here against each other and against the corpus, where one is given.
+    pub(super) fn validate(&self, corpus: Option<&Corpus>) -> Result<()> {
         let rows = self.queries.rows();
         if self.keys.rows() != rows {
             let reason = format!("{} keys for {rows} queries; row i of both is a pair", self.keys.rows());
@@ -122,7 +124,24 @@ impl<'a> Batch<'a> {
         if let (Some(rows), Some(ids)) = (self.listed_rows, self.listed_ids) {
             per_row("listed_ids", Some(ids), rows.rows())?;
         }
+        let of_corpus = corpus.map(|corpus| corpus.rows.rows());
+        let of_listed = self.listed_rows.map(Rows::rows).or(of_corpus);
+        for (argument, lists, keys) in [
+            ("excluded", self.excluded, of_corpus),
+            ("candidates", self.candidates, of_corpus),
+            ("listed", self.listed, of_listed),
+        ] {
+            lists.map_or(Ok(()), |lists| lists.validate(argument, rows, keys.unwrap_or(usize::MAX)))?;
+        }
         Ok(())
+    }
+
+    /// The ids that are never drawn for each query; none at all where nothing is excluded.
+    pub(super) fn excluded_ids(&self, corpus: Option<&Corpus>) -> Vec<Vec<i64>> {
+        let Some(excluded) = self.excluded else { return Vec::new() };
+        let ids = corpus.and_then(|corpus| corpus.ids);
+        let id = |key: &usize| ids.map_or(*key as i64, |ids| ids[*key]);
+        (0..excluded.rows()).map(|row| excluded.get(row).iter().map(id).collect()).collect()
     }
 }
 
@@ -280,6 +299,12 @@ impl Draw {
         let mut lists = vec![Vec::new(); self.rows];
         self.negatives.iter().zip(&self.extra).for_each(|(negative, extra)| lists[negative.query].push(*extra));
         Lists::from_rows(lists)
+    }
+
+    /// The group of each of [`Draw::keys`], `none` for a key without one; absent where no key has one.
+    pub(super) fn groups(&self, none: i64) -> Option<Vec<i64>> {
+        let any = self.keys.iter().any(|key| key.group.is_some());
+        any.then(|| self.keys.iter().map(|key| key.group.unwrap_or(none)).collect())
     }
 
     /// The negatives as [`GradientMass::of`](super::GradientMass::of) takes them: what each moved, for an

@@ -104,6 +104,7 @@ mod safety;
 mod sampler;
 mod scan;
 mod schedule;
+mod shared;
 mod state;
 pub mod statistics;
 mod sums;

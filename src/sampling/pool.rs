@@ -1,7 +1,7 @@
 //! A source during one draw: its keys, and who must not get which.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::bank::Bank;
@@ -52,6 +52,13 @@ impl KeySet {
     }
 }
 
+/// A group that none of these queries is in, for keys that are in no group.
+pub(super) fn no_group(queries: &[i64]) -> i64 {
+    let queries: BTreeSet<i64> = queries.iter().copied().collect();
+    // Among one id more than there are queries one is free.
+    (i64::MIN..).find(|group| !queries.contains(group)).unwrap_or(i64::MIN)
+}
+
 /// A source during one draw.
 pub(super) struct Pool<'a> {
     pub(super) source: Source,
@@ -77,17 +84,15 @@ pub(super) struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    /// The corpus, without the rows that share an id with an earlier one, the batch's own keys and what is excluded.
-    pub(super) fn corpus(corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
+    /// The corpus, without the rows that share an id with an earlier one and the batch's own keys.
+    pub(super) fn corpus(corpus: &Corpus<'a>, batch: &Batch<'a>) -> Pool<'a> {
         let mut pool = Pool::new(Source::Corpus, corpus.rows, corpus.ids.map(Cow::Borrowed), batch);
         pool.groups = corpus.groups.map(Arc::from);
         pool.embedded_at = corpus.embedded_at;
-        pool.refuse_excluded(batch)?;
         if let Some(lists) = batch.candidates {
-            lists.validate("candidates", batch.rows(), corpus.rows.rows())?;
             pool.candidates = (0..batch.rows()).map(|row| Some(lists.get(row))).collect();
         }
-        Ok(pool)
+        pool
     }
 
     /// The same with a list of candidates for each query that has one, unless the batch brings its own.
@@ -120,34 +125,26 @@ impl<'a> Pool<'a> {
                 }
                 pool
             }
-            (None, Some(corpus)) => Pool { source: Source::Listed, ..Pool::corpus(corpus, batch)? },
+            (None, Some(corpus)) => Pool { source: Source::Listed, ..Pool::corpus(corpus, batch) },
             (None, None) => return Err(Error::spec("listed", "lists rows of the corpus, and no corpus was given")),
         };
-        lists.validate("listed", batch.rows(), pool.rows.rows())?;
         pool.lists = Some(lists);
         Ok(Some(pool))
     }
 
     /// The keys of earlier steps that count at `step`; of several with one id the one that was embedded last.
-    pub(super) fn bank(bank: &'a Bank, step: u64, batch: &Batch<'a>, corpus: Option<&Corpus<'a>>) -> Pool<'a> {
+    pub(super) fn bank(bank: &'a Bank, step: u64, batch: &Batch<'a>) -> Pool<'a> {
         let mut blocked = bank.excluded(step);
         bank.repeated().items().for_each(|slot| blocked.insert(slot));
         batch.key_ids.into_iter().flatten().filter_map(|id| bank.newest(*id)).for_each(|slot| blocked.insert(slot));
-        let mut refused = vec![KeySet::default(); batch.rows()];
-        if let Some(excluded) = batch.excluded {
-            let id = |key: usize| corpus.and_then(|corpus| corpus.ids).map_or(key as i64, |ids| ids[key]);
-            for (row, refused) in refused.iter_mut().enumerate() {
-                refused.extend(excluded.get(row).iter().filter_map(|key| bank.newest(id(*key))));
-            }
-        }
         Pool {
             source: Source::Bank,
             rows: bank.rows(),
             ids: Ids::Bank(bank),
-            groups: bank.groups().cloned(),
+            groups: batch.query_groups.map(|queries| bank.groups(no_group(queries))),
             embedded_at: None,
             blocked,
-            refused,
+            refused: vec![KeySet::default(); batch.rows()],
             lists: None,
             candidates: Vec::new(),
             codes: None,
@@ -189,13 +186,13 @@ impl<'a> Pool<'a> {
         pool
     }
 
-    fn refuse_excluded(&mut self, batch: &Batch) -> Result<()> {
-        let Some(excluded) = batch.excluded else { return Ok(()) };
-        excluded.validate("excluded", batch.rows(), self.rows.rows())?;
-        for (row, refused) in self.refused.iter_mut().enumerate() {
-            refused.extend(excluded.get(row).iter().copied());
+    /// Keeps the keys with some ids from each query.
+    pub(super) fn refuse(&mut self, ids: &[Vec<i64>]) {
+        let mut refused = std::mem::take(&mut self.refused);
+        for (refused, ids) in refused.iter_mut().zip(ids) {
+            refused.extend(ids.iter().filter_map(|id| self.find(*id)));
         }
-        Ok(())
+        self.refused = refused;
     }
 
     /// The row of the key with an id.
@@ -229,7 +226,10 @@ impl<'a> Pool<'a> {
 
     /// A key as the loss knows it.
     pub(super) fn drawn(&self, key: usize) -> DrawnKey {
-        let group = self.groups.as_ref().map(|groups| groups[key]);
+        let group = match &self.ids {
+            Ids::Bank(bank) => bank.key(key).and_then(|key| key.group),
+            _ => self.groups.as_ref().map(|groups| groups[key]),
+        };
         DrawnKey { source: self.source, key, id: self.id(key).unwrap_or(key as i64), group }
     }
 

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::bank::Bank;
 use super::config::SamplerConfig;
-use super::draw::{Batch, Corpus, Draw};
+use super::draw::{Batch, Corpus, Draw, DrawnKey};
 use super::force::Force;
 use super::guards::{Drawing, canonical};
 use super::hashing::Recall;
-use super::pool::Pool;
+use super::pool::{Pool, no_group};
 use super::record::Source;
 use super::rows::widen_into;
 use super::safety::Scheme;
@@ -165,16 +165,17 @@ impl Sampler {
     /// known there; [`Error::Shape`] where lengths do not fit; what the device says.
     pub fn draw(&mut self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Draw> {
         let start = Instant::now();
-        batch.validate()?;
         if let Some(corpus) = corpus {
-            corpus.validate()?;
-            self.make_codes(corpus)?;
+            self.check_corpus(corpus)?;
         }
+        batch.validate(corpus)?;
+        corpus.map_or(Ok(()), |corpus| self.make_codes(corpus))?;
         let own = Positives::Aligned.to_lists(batch.rows(), 0);
         let metric = Metric::from(self.run.config.metric);
         let positives = canonical(&self.device, metric, &own, batch.queries, batch.keys)?;
         let force = Force::of(self.scheme(), &self.run.config, &self.run.curriculum, self.run.step);
-        let mut pools = self.pools(batch, corpus, &force)?;
+        let excluded = batch.excluded_ids(corpus);
+        let mut pools = self.pools(batch, corpus, &force, &excluded)?;
         let drawing = Drawing {
             device: &self.device,
             batch,
@@ -190,7 +191,12 @@ impl Sampler {
         let taken = Taken::take(&drawing, &mut pools, &force.aims, counts)?;
         let audit = self.audit(batch, &positives, &pools)?;
         let recall = pools.iter().find_map(|(pool, _)| pool.recall).unwrap_or_default();
-        let draw = Draw { placing, recall, ..self.assemble(batch, positives, &pools, taken, force, audit)? };
+        let negatives = taken.negatives(&pools, self.run.step);
+        let extra = Extra::of(&negatives, &excluded, &pools, self.run.config.loss.shared);
+        let (shared, margin) = (extra.shared, force.margin);
+        let mut draw = Draw { placing, recall, positives, ..self.assemble(&pools, taken, &force, extra, audit) };
+        draw.negatives = negatives;
+        draw.info_nce = self.info_nce(&draw, batch, corpus, shared, margin)?;
         self.mining_seconds += start.elapsed().as_secs_f64();
         Ok(draw)
     }
@@ -201,10 +207,20 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::draw`].
     pub fn negative_rows(&self, draw: &Draw, batch: &Batch, corpus: Option<&Corpus>) -> Result<Matrix<'static>> {
+        self.key_rows(&draw.keys, batch, corpus)
+    }
+
+    /// The rows of some keys as they lie in their sources.
+    pub(super) fn key_rows(
+        &self,
+        keys: &[DrawnKey],
+        batch: &Batch,
+        corpus: Option<&Corpus>,
+    ) -> Result<Matrix<'static>> {
         let dim = batch.queries.dim();
-        let mut out = vec![0.0; draw.keys.len() * dim];
+        let mut out = vec![0.0; keys.len() * dim];
         for source in Source::ALL {
-            let wanted = draw.keys.iter().enumerate().filter(|(_, key)| key.source == source);
+            let wanted = keys.iter().enumerate().filter(|(_, key)| key.source == source);
             let wanted: Vec<(usize, usize)> = wanted.map(|(place, key)| (key.key, place)).collect();
             if wanted.is_empty() {
                 continue;
@@ -218,24 +234,22 @@ impl Sampler {
             let missing = || Error::spec("corpus", format!("holds drawn keys ({}), and was not given", source.name()));
             widen_into(&mut out, dim, rows.ok_or_else(missing)?, wanted)?;
         }
-        Matrix::from_vec(out, draw.keys.len(), dim)
+        Matrix::from_vec(out, keys.len(), dim)
     }
 
+    /// What a draw says, without its negatives, the scores of its positives and its loss.
     fn assemble(
         &self,
-        batch: &Batch,
-        positives: Vec<f32>,
         pools: &[(Pool, f64)],
         taken: Taken,
-        force: Force,
+        force: &Force,
+        extra: Extra,
         audit: Option<Vec<Rejected>>,
-    ) -> Result<Draw> {
-        let rows = batch.rows();
-        let negatives = taken.negatives(pools, self.run.step);
+    ) -> Draw {
+        let rows = taken.rows.len();
         let all: usize = taken.asked.iter().sum();
-        let extra = Extra::of(&negatives, batch, pools, self.run.config.loss.shared);
         let suspects = audit.as_ref().map(|rows| rows.iter().map(|row| row.get(Rule::Margin)).sum());
-        let mut draw = Draw {
+        Draw {
             step: self.run.step,
             scheme: force.scheme,
             rows,
@@ -249,32 +263,37 @@ impl Sampler {
             band: force.aims[0].band,
             sources_keys: pools.iter().map(|(pool, _)| pool.rows.rows()).sum(),
             info_nce: InfoNce::new(force.temperature),
-            negatives,
-            positives,
+            negatives: Vec::new(),
+            positives: Vec::new(),
             keys: extra.keys,
             extra: extra.places,
             use_keys: extra.use_keys,
             placing: None,
             recall: Recall::default(),
-        };
-        draw.info_nce = self.info_nce(&draw, batch, extra.shared, force.margin)?;
-        Ok(draw)
+        }
     }
 
-    fn info_nce(&self, draw: &Draw, batch: &Batch, shared: usize, margin: f32) -> Result<InfoNce> {
-        let groups: Option<Vec<i64>> = draw.keys.iter().map(|key| key.group).collect();
+    fn info_nce(
+        &self,
+        draw: &Draw,
+        batch: &Batch,
+        corpus: Option<&Corpus>,
+        shared: usize,
+        margin: f32,
+    ) -> Result<InfoNce> {
         let guard = Guard {
             above: Some(self.run.config.guards.above),
             query_groups: batch.query_groups.map(<[i64]>::to_vec),
             key_groups: batch.key_groups.map(<[i64]>::to_vec),
-            negative_groups: groups.filter(|_| batch.query_groups.is_some()),
+            negative_groups: batch.query_groups.and_then(|queries| draw.groups(no_group(queries))),
             duplicates: true,
             ..Guard::default()
         };
         let lists = draw.lists();
         let spec =
             InfoNce::new(draw.info_nce.temperature).metric(self.run.config.metric.into()).margin(margin).guard(guard);
-        let spec = self.run.config.loss.apply(spec)?;
+        let mut spec = self.run.config.loss.apply(spec)?;
+        spec.exclude_pairs = self.near_duplicates(draw, batch, corpus, shared)?;
         let Some(weights) = self.run.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
             return Ok(spec.listed(lists, shared));
         };

@@ -41,6 +41,7 @@ impl Sampler {
         batch: &Batch<'a>,
         corpus: Option<&Corpus<'a>>,
         force: &Force,
+        excluded: &[Vec<i64>],
     ) -> Result<Vec<(Pool<'a>, f64)>> {
         let shares = self.run.config.sources;
         let mut pools = Vec::new();
@@ -52,12 +53,12 @@ impl Sampler {
                 return Err(Error::spec("sources.corpus", "has a share, and no corpus was given"));
             };
             need_ids(batch, "corpus")?;
-            pools.push((self.corpus_pool(corpus, batch)?, shares.corpus));
+            pools.push((self.corpus_pool(corpus, batch), shares.corpus));
         }
         if shares.bank > 0.0 {
             need_ids(batch, "bank")?;
             if let Some(bank) = self.bank.as_ref().filter(|bank| !bank.is_empty(self.run.step)) {
-                pools.push((Pool::bank(bank, self.run.step, batch, corpus), shares.bank));
+                pools.push((Pool::bank(bank, self.run.step, batch), shares.bank));
             }
         }
         if shares.listed > 0.0
@@ -65,6 +66,7 @@ impl Sampler {
         {
             pools.push((pool, shares.listed));
         }
+        pools.iter_mut().for_each(|(pool, _)| pool.refuse(excluded));
         if let Some(cap) = self.run.config.usage.cap {
             let capped: Vec<i64> = self
                 .run
@@ -78,21 +80,27 @@ impl Sampler {
         Ok(pools)
     }
 
-    /// The corpus, with what is kept of it.
-    fn corpus_pool<'a>(&'a self, corpus: &Corpus<'a>, batch: &Batch<'a>) -> Result<Pool<'a>> {
-        let mut pool = Pool::corpus(corpus, batch)?;
+    /// An error where a corpus is not the one that lists and codes are of.
+    pub(super) fn check_corpus(&self, corpus: &Corpus) -> Result<()> {
+        corpus.validate()?;
         let keys = corpus.rows.rows();
-        let listing = self.run.listing.as_ref();
-        let kept = listing.map(|listing| listing.mined.keys()).into_iter().chain(self.codes.as_ref().map(Codes::rows));
-        if let Some(kept) = kept.into_iter().find(|kept| *kept != keys) {
-            return Err(Error::shape("corpus", format!("{keys} rows; lists and codes are of {kept}")));
+        let lists = self.run.listing.as_ref().map(|listing| listing.mined.keys());
+        match lists.into_iter().chain(self.codes.as_ref().map(Codes::rows)).find(|kept| *kept != keys) {
+            Some(kept) => Err(Error::shape("corpus", format!("{keys} rows; lists and codes are of {kept}"))),
+            None => Ok(()),
         }
+    }
+
+    /// The corpus, with what is kept of it.
+    fn corpus_pool<'a>(&'a self, corpus: &Corpus<'a>, batch: &Batch<'a>) -> Pool<'a> {
+        let mut pool = Pool::corpus(corpus, batch);
+        let listing = self.run.listing.as_ref();
         pool.codes = self.codes();
         let max_age = self.run.config.refresh.as_ref().and_then(|refresh| refresh.max_age);
-        Ok(match listing {
+        match listing {
             Some(listing) => pool.listed_for(batch, |id| listing.of(id, self.run.step, max_age)),
             None => pool,
-        })
+        }
     }
 
     /// What each guard rejects of the corpus and the bank, at the steps at which that is counted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::draw::{Batch, DrawnKey, Negative};
+use super::draw::{DrawnKey, Negative};
 use super::guards::{Aim, Drawing, Hit, by_score, use_key};
 use super::pool::Pool;
 use super::record::Source;
@@ -119,17 +119,14 @@ pub(super) struct Extra {
 }
 
 impl Extra {
-    pub(super) fn of(negatives: &[Negative], batch: &Batch, pools: &[(Pool, f64)], shared: bool) -> Extra {
+    /// Of the keys drawn, `excluded` the ids that are excluded for some query.
+    pub(super) fn of(negatives: &[Negative], excluded: &[Vec<i64>], pools: &[(Pool, f64)], shared: bool) -> Extra {
         let find = |source: Source| pools.iter().map(|(pool, _)| pool).find(|pool| pool.source == source);
         let place = |negative: &Negative| (negative.source, negative.key);
         let mut found: Vec<(Source, usize)> = negatives.iter().map(place).collect();
         found.sort_unstable();
         found.dedup();
-        let mut excluded = BTreeSet::new();
-        if let Some(lists) = batch.excluded {
-            let id = |key: usize| find(Source::Corpus).and_then(|pool| pool.id(key)).unwrap_or(key as i64);
-            excluded.extend((0..lists.rows()).flat_map(|row| lists.get(row).iter().copied()).map(id));
-        }
+        let excluded: BTreeSet<i64> = excluded.iter().flatten().copied().collect();
         // Listed keys are their query's own, and a key that is excluded for one query cannot serve all.
         let serves_all = |(source, key): &(Source, usize)| {
             let id = find(*source).and_then(|pool| pool.id(*key));

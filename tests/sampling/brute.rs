@@ -68,7 +68,7 @@ pub(crate) fn brute(config: &SamplerConfig, world: &World, step: u64) -> Vec<Vec
                 first(*key)
                     && !world.key_ids.contains(&world.corpus_ids[*key])
                     && world.corpus_groups[*key] != world.query_groups[row]
-                    && !world.excluded[row].contains(key)
+                    && !world.excluded[row].iter().any(|other| world.corpus_ids[*other] == world.corpus_ids[*key])
                     && to_corpus[row][*key] <= positive + config.guards.above
                     && likeness[row][*key] < config.guards.duplicates
             };

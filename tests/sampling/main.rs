@@ -6,6 +6,7 @@ mod common;
 mod brute;
 mod config;
 mod draws;
+mod guards;
 mod run;
 mod steering;
 mod upkeep;

@@ -13,7 +13,7 @@ pub(super) struct Index {
     by_id: BTreeSet<(i64, u64, usize)>,
     repeated: Bitset,
     groups: Arc<[i64]>,
-    /// Keys with an id and without a group.
+    /// Keys without a group.
     ungrouped: usize,
 }
 
@@ -55,8 +55,8 @@ impl Index {
     }
 
     fn remove(&mut self, slot: usize, key: &BankKey) {
-        let Some(id) = key.id else { return };
         self.ungrouped -= usize::from(key.group.is_none());
+        let Some(id) = key.id else { return };
         self.by_id.remove(&(id, key.embedded, slot));
         self.repeated.remove(slot);
         if let Some(newest) = self.newest(id) {
@@ -68,8 +68,8 @@ impl Index {
         self.empty.remove(slot);
         // While a draw holds the groups none enter; else this copies them.
         Arc::make_mut(&mut self.groups)[slot] = key.group.unwrap_or_default();
-        let Some(id) = key.id else { return };
         self.ungrouped += usize::from(key.group.is_none());
+        let Some(id) = key.id else { return };
         if let Some(before) = self.newest(id) {
             self.repeated.insert(before);
         }
@@ -105,7 +105,7 @@ mod tests {
             ids.flat_map(|id| of(id).filter(move |slot| Some(*slot) != newest(id))).collect();
         repeated.sort_unstable();
         assert_eq!(index.repeated().items().collect::<Vec<_>>(), repeated, "repeated, {case}");
-        let grouped = keys.iter().flatten().all(|key| key.id.is_none() || key.group.is_some());
+        let grouped = keys.iter().flatten().all(|key| key.group.is_some());
         assert_eq!(index.groups().is_some(), grouped, "groups, {case}");
         for (slot, key) in keys.iter().enumerate() {
             if let (Some(groups), Some(group)) = (index.groups(), key.as_ref().and_then(|key| key.group)) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::draw::per_row;
-use super::Bank;
+use super::{Bank, BankKey};
 use crate::error::{Error, Result};
 use crate::spec::{Bitset, InfoNce, Lists, TopK};
 
@@ -80,9 +80,10 @@ impl Bank {
         self.index.repeated()
     }
 
-    /// The group of the key in each slot, where all keys that have an id have a group.
-    pub(in super::super) fn groups(&self) -> Option<&Arc<[i64]>> {
-        self.index.groups()
+    /// The group of the key in each slot, `none` for a key without one. Nothing is copied where all keys have one.
+    pub(in super::super) fn groups(&self, none: i64) -> Arc<[i64]> {
+        let group = |key: &Option<BankKey>| key.and_then(|key| key.group).unwrap_or(none);
+        self.index.groups().cloned().unwrap_or_else(|| self.keys.iter().map(group).collect())
     }
 
     fn with_excluded(&self, given: Option<&Bitset>, step: u64) -> Result<Arc<Bitset>> {
