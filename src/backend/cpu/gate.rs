@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 
+use super::luck::{Chance, Draw};
 use super::scan::Scan;
 use crate::backend::best::{Best, Hit, Wanted, draw_error};
 use crate::backend::bounds::{Bounds, round_down, round_up};
@@ -168,10 +169,18 @@ impl<'a> Gate<'a> {
         self.hardest.wanted
     }
 
+    /// How many are to be drawn, those of the rank window among them.
+    pub(crate) fn wanted_drawn(&self) -> usize {
+        self.drawn.wanted
+    }
+
     /// Raises the threshold to what was offered so far, so that the window is as narrow as it can be.
     pub(crate) fn raise(&mut self) {
         if self.hardest.held.len() >= self.hardest.wanted {
             self.prune_hardest();
+        }
+        if self.drawn.wanted > 0 && self.drawn.held.len() >= self.drawn.wanted {
+            self.prune_drawn();
         }
     }
 
@@ -200,25 +209,32 @@ impl<'a> Gate<'a> {
         self.drawn.held.clear();
     }
 
-    /// What scores are looked through for, beside the window, where none is above `largest`.
-    pub(crate) fn filter(&self, largest: f32) -> Filter {
-        let number = self.number;
+    /// What scores are looked through for, beside the window.
+    pub(crate) fn filter(&self) -> Filter {
+        let draw =
+            |seed, chance| Filter::Draw { draw: Draw { seed, query: self.number, chance }, hard: self.hard_score() };
         match self.select {
             Select::Hardest => Filter::Score,
             Select::Uniform { seed } => {
-                let least = self.drawn.threshold.clamp(0.0, f64::from(i32::MAX)) as u32 * 2;
-                Filter::Draw { seed, query: number, words: (least, u32::MAX), hard: self.hard_score() }
+                draw(seed, Chance::From(self.drawn.threshold.clamp(0.0, f64::from(i32::MAX)) as u32 * 2))
             }
-            Select::Softmax { seed, temperature } => {
-                let score = (f64::from(largest) + self.error) * self.unit;
-                let logit = f64::from(Select::logit(round_up(score), temperature)) + 1.0;
-                let gumbel = (self.drawn.threshold - logit) / 65_536.0;
-                // A Gumbel variate reaches `gumbel` with a share of 1 − exp(−exp(−gumbel)) of the words, the small ones.
-                // The integer variate is within 1e-4 of it.
-                let share = -(-(1e-3 - gumbel).exp()).exp_m1();
-                let most = (share * 2_f64.powi(32)) as u32;
-                Filter::Draw { seed, query: number, words: (0, most.saturating_add(64)), hard: self.hard_score() }
-            }
+            Select::Softmax { seed, temperature } => draw(seed, self.softmax_chance(f64::from(temperature))),
+        }
+    }
+
+    /// A Gumbel variate reaches `g` with a share of `1 − exp(−exp(−g)) ≤ exp(−g)` of the words, the small ones; the integer
+    /// variate is within 1e-4 of it. With a logit of `l` a key needs `g = threshold − l`.
+    fn softmax_chance(&self, temperature: f64) -> Chance {
+        let slope = self.unit / temperature;
+        let needed = (self.drawn.threshold - 1.0) / 65_536.0;
+        // Where the sum lies near 0 both of its terms are as large as `needed`, which bounds their rounding in f32.
+        let margin = 2e-3 + needed.abs() / 2_f64.powi(21);
+        let offset = self.error * slope - needed + margin;
+        let floor = margin - needed - f64::from(Select::MAX_LOGIT) / 65_536.0;
+        // Scores so large say nothing: 0 times infinity is no number.
+        match slope < f64::from(f32::MAX) {
+            true => Chance::UpTo { slope, offset, floor },
+            false => Chance::UpTo { slope: 0.0, offset: f64::INFINITY, floor: 0.0 },
         }
     }
 
@@ -349,6 +365,6 @@ impl<'a> Gate<'a> {
 pub(crate) enum Filter {
     /// All of them.
     Score,
-    /// Those whose random word lies in `words`, and those that the rank window may need.
-    Draw { seed: u64, query: u64, words: (u32, u32), hard: f32 },
+    /// Those that the draw may choose, and those that the rank window may need, from a score of `hard` on.
+    Draw { draw: Draw, hard: f32 },
 }

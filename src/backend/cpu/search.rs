@@ -19,6 +19,9 @@ const SPREAD: f64 = 4.0;
 const MOST: usize = 256;
 /// The same, for each neighbour that is wanted.
 const MOST_PER_WANTED: usize = 8;
+/// The same where keys are drawn, for which nothing but their scores says which are needed.
+const MOST_DRAWN: usize = 32;
+const MOST_PER_DRAWN: usize = 2;
 /// Keys that are scored together at least.
 const LEAST_BATCH: usize = 16;
 
@@ -63,6 +66,14 @@ fn room_for(wanted: usize) -> usize {
     wanted + wanted / 4 + 8
 }
 
+/// How many keys a query holds before it looks which of them are still needed.
+fn room_of(gate: &Gate) -> usize {
+    match gate.draws() {
+        true => MOST_DRAWN + MOST_PER_DRAWN * gate.wanted_drawn(),
+        false => MOST + MOST_PER_WANTED * gate.wanted(),
+    }
+}
+
 impl Guess {
     fn new(gate: &Gate, loss: Loss, dim: usize) -> Option<Self> {
         if gate.draws() || gate.wanted() == 0 {
@@ -101,7 +112,7 @@ impl<'a> Search<'a> {
     /// `loss`: what the sieve loses, where there is one.
     pub(crate) fn new(gate: Gate<'a>, loss: Option<Loss>, dim: usize) -> Self {
         let guess = loss.and_then(|loss| Guess::new(&gate, loss, dim));
-        let most = MOST + MOST_PER_WANTED * gate.wanted();
+        let most = room_of(&gate);
         // Growing costs more than the room; without a sieve nothing is held.
         let held = Vec::with_capacity(if loss.is_some() { MOST } else { 0 });
         let guessed = f32::NEG_INFINITY;
@@ -137,12 +148,12 @@ impl<'a> Search<'a> {
 
     /// Whether so many are left that they must be scored: their values lie too close together to drop any.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.held.len() > (MOST + MOST_PER_WANTED * self.gate.wanted()) / 2
+        self.held.len() > room_of(&self.gate) / 2
     }
 
     /// Makes room for more beside those that are left.
     pub(crate) fn make_room(&mut self) {
-        self.most = self.held.len() + (MOST + MOST_PER_WANTED * self.gate.wanted()) / 2;
+        self.most = self.held.len() + room_of(&self.gate) / 2;
     }
 
     /// Drops what is not needed any more.

@@ -12,7 +12,7 @@ use super::codes::{Coded, KeyCodes, LARGEST_UNIT, QueryCodes, SLACK, lines_of_pa
 use super::exclusions::{Cursor, Masked};
 use super::gate::Filter;
 use super::lanes::{PANEL, STRIP};
-use super::look::Lucky;
+use super::luck::{Draw, Lucky};
 use super::rejections::Rejections;
 use super::scan::{Scan, error_bound};
 use super::search::Search;
@@ -279,24 +279,16 @@ impl<'a, 'b> Sieve<'a, 'b> {
 
     /// One bit for each key of a panel that the draw or the rank window may need.
     fn drawn(&self, index: usize, first: u32) -> u32 {
+        let Filter::Draw { draw, hard } = self.searches[index].gate.filter() else { return u32::MAX };
         let Loss { fixed, share } = self.losses[index];
-        let upper = |value: f32| round_up(f64::from(value) * share + fixed);
         let uppers = &self.uppers[index * PANEL..(index + 1) * PANEL];
-        // NaN, which stands for a hidden key, is no maximum. Where nothing passed a value may be that of an earlier panel.
-        let largest = upper(uppers.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        match self.searches[index].gate.filter(largest) {
-            Filter::Score => u32::MAX,
-            Filter::Draw { seed, query, words, hard } => {
-                let lucky = |first| self.scan.isa.dispatch(Lucky { keys: self.scan.keys, first, seed, query, words });
-                let drawn = lucky(first) | lucky(first + 16) << 16;
-                match hard {
-                    f32::INFINITY => drawn,
-                    hard => (0..)
-                        .zip(uppers)
-                        .fold(drawn, |bits, (lane, value)| bits | u32::from(upper(*value) >= hard) << lane),
-                }
-            }
+        let draw = Draw { chance: draw.chance.of_values(share, fixed), ..draw };
+        let lucky = self.scan.isa.dispatch(Lucky { keys: self.scan.keys, first, scores: uppers, draw });
+        if hard == f32::INFINITY {
+            return lucky;
         }
+        let upper = |value: f32| round_up(f64::from(value) * share + fixed);
+        (0..).zip(uppers).fold(lucky, |bits, (lane, value)| bits | u32::from(upper(*value) >= hard) << lane)
     }
 }
 

@@ -2,8 +2,8 @@
 //! no negatives are −∞. Runs under [`Isa::dispatch`](super::super::lanes::Isa::dispatch), where the loops over 16 lanes
 //! become vectors.
 
+use super::super::exp::{exp, exps};
 use super::super::lanes::{Lanes, Task};
-use super::exp::{exp, exps};
 
 const LANES: usize = 16;
 const MASKED: f32 = f32::NEG_INFINITY;

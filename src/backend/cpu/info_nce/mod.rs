@@ -13,7 +13,6 @@
 mod backward;
 mod copies;
 mod epilogue;
-mod exp;
 mod family;
 mod finish;
 mod forward;

@@ -1,6 +1,6 @@
 //! The exponential function, one number at a time in loops that the compiler turns into vectors, and by vectors.
 
-use super::super::lanes::Lanes;
+use super::lanes::Lanes;
 
 /// Adding it rounds to an integer, which then stands in the low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -13,7 +13,7 @@ const LEAST: f32 = -87.0;
 
 /// `e^x` for x ≤ 88 within 2 ulp; 0 for x < −87, −∞ included.
 #[inline(always)]
-pub(super) fn exp<L: Lanes>(x: f32) -> f32 {
+pub(crate) fn exp<L: Lanes>(x: f32) -> f32 {
     let shifted = fused::<L>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = fused::<L>(-n, LN_2_LOW, fused::<L>(-n, LN_2_HIGH, x));
@@ -28,7 +28,7 @@ pub(super) fn exp<L: Lanes>(x: f32) -> f32 {
 /// # Safety
 /// The processor must have the set of `L`.
 #[inline(always)]
-pub(super) unsafe fn exps<L: Lanes>(x: L::Vector) -> L::Vector {
+pub(crate) unsafe fn exps<L: Lanes>(x: L::Vector) -> L::Vector {
     // SAFETY: the caller vouches for the set.
     unsafe {
         let shifted = L::mul_add(x, L::splat(std::f32::consts::LOG2_E), L::splat(ROUND));
@@ -51,7 +51,7 @@ fn fused<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::lanes::{Isa, Task};
+    use super::super::lanes::{Isa, Task};
     use super::*;
 
     struct Exp;
