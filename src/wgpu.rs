@@ -96,10 +96,28 @@ impl Layout {
 /// Opens a device that the caller made, with its queue. The features `SHADER_F16`, `SUBGROUP` and `TIMESTAMP_QUERY` are
 /// used where it was made with them. Its callbacks for loss and for uncaptured errors stay the caller's.
 ///
+/// A device that its owner destroys answers [`Error::DeviceLost`]. Where the driver takes it away while a call waits for it,
+/// wgpu panics; the panic is caught and the answer is the same, but a program that is built with `panic = "abort"` ends
+/// there. Such a program takes [`open_through`].
+///
 /// # Errors
 /// [`Error::NoDevice`] where its limits are too small for the kernels; it says which.
 pub fn open(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Device> {
-    Ok(Device::with_backend(Arc::new(Wgpu::adopt(device, queue, limits)?), "wgpu".to_owned()))
+    Ok(Device::with_backend(Arc::new(Wgpu::adopt(None, device, queue, limits)?), "wgpu".to_owned()))
+}
+
+/// The same for a device of this instance. Nothing panics then, however the device is lost; in return, where a call waits
+/// it waits for all that was submitted to any device of the instance.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_through(
+    instance: &wgpu::Instance,
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    limits: Limits,
+) -> Result<Device> {
+    Ok(Device::with_backend(Arc::new(Wgpu::adopt(Some(instance), device, queue, limits)?), "wgpu".to_owned()))
 }
 
 /// The device and the queue of a device that is open, to make buffers for it; `None` for one that is not wgpu's.

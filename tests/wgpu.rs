@@ -6,18 +6,24 @@ mod common;
 use common::data::{self, DTYPES, Kind};
 use cosmine::spec::{Cosine, Histogram, InfoNce, Lists, Metric, NonFinite, Positives, TopK};
 use cosmine::wgpu::wgpu::{self, BufferUsages};
-use cosmine::wgpu::{GradientBuffers, Layout, handles, matrix, open};
+use cosmine::wgpu::{GradientBuffers, Layout, handles, matrix, open, open_through};
 use cosmine::{Device, Dtype, Error, Limits, Matrix, Rows};
 
 /// A device of the test's own; nothing where there is none and none is required.
 fn device_and_queue() -> Option<(wgpu::Device, wgpu::Queue)> {
+    instance_and_device().map(|(_, device, queue)| (device, queue))
+}
+
+/// The same with what it was opened through.
+fn instance_and_device() -> Option<(wgpu::Instance, wgpu::Device, wgpu::Queue)> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()));
     let required = common::required().iter().any(|name| name == "wgpu");
     assert!(adapter.is_ok() || !required, "COSMINE_REQUIRE names wgpu: {adapter:?}");
     // The least limits and no features: what everybody's device has.
     let descriptor = wgpu::DeviceDescriptor::default();
-    Some(pollster::block_on(adapter.ok()?.request_device(&descriptor)).unwrap())
+    let (device, queue) = pollster::block_on(adapter.ok()?.request_device(&descriptor)).unwrap();
+    Some((instance, device, queue))
 }
 
 fn buffer(device: &wgpu::Device, bytes: u64, usage: BufferUsages) -> wgpu::Buffer {
@@ -137,20 +143,122 @@ fn buffers_that_do_not_fit_are_errors() {
     assert_eq!(score(&own).unwrap(), [0.0]);
 }
 
+/// Every verb on a device that its owner destroys says that it is lost, and so do rows that stay on it.
+///
+/// # Panics
+/// Where that is not so.
+fn lose(device: &wgpu::Device, cosmine: &Device) {
+    let rows = data::rows(Kind::Gaussian, 3, 8, Dtype::F32, 1);
+    let held = cosmine.upload(&rows).unwrap();
+    let pairs = all_pairs(3, 3);
+    let answers = || -> [Result<(), Error>; 6] {
+        let score = cosmine.score_pairs(Metric::Dot, NonFinite::Error, &pairs, &rows, &held);
+        [
+            score.map(|scores| assert_eq!(scores.len(), 9)),
+            cosmine.cosine(&Cosine::new(), &rows, &rows).map(drop),
+            cosmine.top_k(&TopK::new(2), &rows, &rows).map(drop),
+            cosmine.histogram(&Histogram::new(-1.0, 1.0, 4), &rows, &rows).map(drop),
+            cosmine.info_nce_grad(&InfoNce::new(0.1), &rows, &rows, None).map(drop),
+            held.read(0..1).map(drop),
+        ]
+    };
+    answers().into_iter().for_each(|answer| answer.unwrap());
+    device.destroy();
+    for error in answers().into_iter().chain(answers()).map(Result::unwrap_err) {
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
+    assert!(matches!(cosmine.upload(&rows), Err(Error::DeviceLost { .. })));
+}
+
 #[test]
 fn loss_of_the_callers_device_is_an_error() {
     let Some((device, queue)) = device_and_queue() else { return };
-    let cosmine = open(&device, &queue, Limits::default()).unwrap();
-    let rows = data::rows(Kind::Gaussian, 3, 8, Dtype::F32, 1);
-    let score = || {
-        cosmine.score_pairs(Metric::Dot, NonFinite::Error, &all_pairs(3, 3), &rows, &rows).map(|scores| scores.len())
-    };
-    assert_eq!(score().unwrap(), 9);
-    device.destroy();
-    for _ in 0..3 {
-        let error = score().unwrap_err();
-        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    lose(&device, &open(&device, &queue, Limits::default()).unwrap());
+    in_a_process_with(&[], "child_that_a_panic_ends");
+}
+
+/// From here on a panic ends the process, caught or not, as `panic = "abort"` has it.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        std::process::abort();
+    }));
+}
+
+#[test]
+#[ignore = "run by loss_of_the_callers_device_is_an_error in a process of its own"]
+fn child_that_a_panic_ends() {
+    abort_on_panic();
+    let (instance, device, queue) = instance_and_device().unwrap();
+    lose(&device, &open_through(&instance, &device, &queue, Limits::default()).unwrap());
+    let (device, queue) = device_and_queue().unwrap();
+    lose(&device, &open(&device, &queue, Limits::default()).unwrap());
+}
+
+/// A driver that loses its device while it is waited for: Mesa's software driver behind tests/lost_driver.c.
+#[test]
+#[cfg(target_os = "linux")]
+fn loss_by_the_driver_is_an_error() {
+    let Some(_) = device_and_queue() else { return };
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (library, manifest) = (folder.join("liblost_driver.so"), folder.join("lost_driver.json"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lost_driver.c");
+    let built =
+        std::process::Command::new("cc").args(["-shared", "-fPIC", source, "-ldl", "-o"]).arg(&library).status();
+    assert!(built.unwrap().success());
+    let icd = serde_json::json!({
+        "file_format_version": "1.0.0",
+        "ICD": { "library_path": library, "api_version": "1.1.230" },
+    });
+    std::fs::write(&manifest, icd.to_string()).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    // While it is opened, in the first call, later.
+    for waits in ["0", "1", "5", "40"] {
+        for opened in ["open", "open_through", "Device::open"] {
+            let variables = [
+                ("VK_DRIVER_FILES", manifest),
+                ("VK_ICD_FILENAMES", manifest),
+                ("COSMINE_LOSE_AFTER", waits),
+                ("COSMINE_OPENED", opened),
+            ];
+            in_a_process_with(&variables, "child_whose_driver_loses_the_device");
+        }
     }
+}
+
+#[test]
+#[ignore = "run by loss_by_the_driver_is_an_error in a process of its own"]
+fn child_whose_driver_loses_the_device() {
+    let rows = data::rows(Kind::Gaussian, 40, 8, Dtype::F32, 1);
+    let (instance, device, queue) = instance_and_device().unwrap();
+    let opened = match std::env::var("COSMINE_OPENED").unwrap().as_str() {
+        // The one where wgpu panics.
+        "open" => open(&device, &queue, Limits::default()),
+        how => {
+            abort_on_panic();
+            match how {
+                "open_through" => open_through(&instance, &device, &queue, Limits::default()),
+                _ => Device::open("wgpu", Limits::default()),
+            }
+        }
+    };
+    let cosmine = match opened {
+        Err(Error::DeviceLost { .. }) => return,
+        opened => opened.unwrap(),
+    };
+    let mut lost = 0;
+    for call in 0..100 {
+        let answer = match call % 2 {
+            0 => cosmine.top_k(&TopK::new(2), &rows, &rows).map(drop),
+            _ => cosmine.info_nce_grad(&InfoNce::new(0.1), &rows, &rows, None).map(drop),
+        };
+        match answer {
+            Err(Error::DeviceLost { .. }) => lost += 1,
+            Ok(()) if lost == 0 => {}
+            other => panic!("after {lost} losses: {other:?}"),
+        }
+    }
+    assert!(lost > 50, "{lost}");
 }
 
 /// The f32 elements of a buffer.

@@ -19,8 +19,10 @@ pub(crate) struct Context {
     pub(crate) offers: Offers,
     /// The name in errors.
     pub(crate) name: String,
-    /// What the device was opened through. Nothing where it is somebody else's, who may have a callback for its loss.
+    /// What the device was opened through, where that is known.
     instance: Option<wgpu::Instance>,
+    /// Whether nobody else uses the device, so that its callbacks are set here.
+    own: bool,
     /// Why the device is lost, once it is.
     lost: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
@@ -33,16 +35,38 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// `instance` is what the device was opened through, where nobody else uses either.
-    pub(crate) fn new(
+    /// A device that nobody else uses.
+    pub(crate) fn own(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        offers: Offers,
+        name: String,
+        instance: wgpu::Instance,
+    ) -> Self {
+        Context::new(device, queue, offers, name, Some(instance), true)
+    }
+
+    /// A device of somebody else's, with what it was opened through, where that is known.
+    pub(crate) fn foreign(
         device: wgpu::Device,
         queue: wgpu::Queue,
         offers: Offers,
         name: String,
         instance: Option<wgpu::Instance>,
     ) -> Self {
+        Context::new(device, queue, offers, name, instance, false)
+    }
+
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        offers: Offers,
+        name: String,
+        instance: Option<wgpu::Instance>,
+        own: bool,
+    ) -> Self {
         let lost = Arc::new(OnceLock::new());
-        if instance.is_some() {
+        if own {
             let seen = lost.clone();
             device.set_device_lost_callback(move |reason, message| {
                 let reason = match reason {
@@ -60,6 +84,7 @@ impl Context {
             offers,
             name,
             instance,
+            own,
             lost,
             pipelines: Mutex::default(),
             idle: Mutex::default(),
@@ -121,7 +146,8 @@ impl Context {
     fn wait_for(&self, poll: wgpu::PollType) -> Result<()> {
         self.check()?;
         if let Some(instance) = &self.instance {
-            // Where the driver reports the loss, this leaves it to the callback. It waits for all that is submitted.
+            // Where the driver reports the loss, this leaves it to the callback, and does not panic. It waits for all that
+            // is submitted to any device of the instance.
             instance.poll_all(matches!(poll, wgpu::PollType::Wait { .. }));
             return self.check();
         }
@@ -137,7 +163,7 @@ impl Context {
     /// somebody else's, from whether it still makes buffers.
     pub(crate) fn check_alive(&self) -> Result<()> {
         self.wait_for(wgpu::PollType::Poll)?;
-        if self.instance.is_some() {
+        if self.own {
             return Ok(());
         }
         let scope = self.device.push_error_scope(ErrorFilter::OutOfMemory);

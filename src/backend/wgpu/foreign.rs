@@ -17,12 +17,18 @@ use crate::spec::{Cosine, InfoNce, MAX_DIM};
 use crate::wgpu::Layout;
 
 impl Wgpu {
-    /// Opens a device that somebody made.
-    pub(crate) fn adopt(device: &wgpu::Device, queue: &wgpu::Queue, limits: Limits) -> Result<Self> {
+    /// Opens a device that somebody made, through `instance` where that is known.
+    pub(crate) fn adopt(
+        instance: Option<&wgpu::Instance>,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        limits: Limits,
+    ) -> Result<Self> {
         let absent = |reason| Error::NoDevice { device: "wgpu".to_owned(), reason };
         adapter::check(device).map_err(absent)?;
         let offers = adapter::offers(device);
-        Wgpu::new(Context::new(device.clone(), queue.clone(), offers, "wgpu".to_owned(), None), limits)
+        let name = "wgpu".to_owned();
+        Wgpu::new(Context::foreign(device.clone(), queue.clone(), offers, name, instance.cloned()), limits)
     }
 
     pub(crate) fn handles(&self) -> (&wgpu::Device, &wgpu::Queue) {

@@ -36,7 +36,7 @@ impl Wgpu {
     /// Opens the adapter of a number; `name` is what was asked for.
     pub(crate) fn open(name: &str, index: usize, limits: Limits) -> Result<Self> {
         let (instance, device, queue, offers) = adapter::open(name, index)?;
-        Wgpu::new(Context::new(device, queue, offers, name.to_owned(), Some(instance)), limits)
+        Wgpu::new(Context::own(device, queue, offers, name.to_owned(), instance), limits)
     }
 
     fn new(context: Context, limits: Limits) -> Result<Self> {

@@ -120,7 +120,8 @@ impl WgpuQueue {
         // Another thread that polls may be about to tell us what its poll found.
         let answer = loop {
             match mapped.recv_timeout(PATIENCE) {
-                Err(mpsc::RecvTimeoutError::Timeout) => self.context.wait(None)?,
+                // Nor will anybody where the device is lost.
+                Err(mpsc::RecvTimeoutError::Timeout) => self.context.check_alive()?,
                 answer => break answer,
             }
         };
