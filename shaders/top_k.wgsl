@@ -7,10 +7,11 @@
 // Memory: `state` holds four words a query: the worst score and the worst draw key that are held, as ordered words (0
 // until there are enough, NO_KEY where none are wanted); how many keys passed; how many of them were chosen. `pool`
 // holds a query's keys: `capacity` key numbers, as many ranks by score, and where DRAW is not 0 as many by draw key; of
-// keys that were not chosen yet, the smallest that they can have. A count above the capacity says that keys were lost. `unsure` (where COUNT is 1) holds the number of pairs that lie too
-// near a limit to be counted, four counters a query (below lo, above hi, margin, ratio), then the pairs' rows and
-// columns. Else as scan.wgsl says.
-// Constants: COMPENSATED = 0, LISTS, DRAW (0 none, 1 uniform, 2 softmax), COUNT.
+// keys that were not chosen yet, the smallest that they can have. A count above the capacity says that keys were lost.
+// `unsure` (where COUNT is 1) holds the number of pairs that lie too near a limit to be counted, four counters a query
+// (below lo, above hi, margin, ratio), then the pairs' rows and columns. Else as scan.wgsl says.
+// Constants: COMPENSATED = 0, LISTS, DRAW (0 none, 1 uniform, 2 softmax), COUNT; CANONICAL, 1 where scores are canonical
+// ones, which `rescore` need not make again: of the cosine alone, for software devices, with DRAW 0 and SPLIT.
 // Threads: those of the mainloop, a tile of 64 × 64; groups: tiles of columns in x, of rows in y.
 #include "score.wgsl"
 
@@ -51,8 +52,6 @@ const KEYS = 2u;
 #include "draws.wgsl"
 
 const POOL_WORDS = select(2u, 3u, DRAW != 0u);
-/// 2⁻¹⁹, more than is rounded where an edge of magnitude 16 is widened.
-const BAND_ROUNDING = 1.9073486328125e-6;
 /// 2⁻²⁰, more than is rounded where a threshold in units is lowered.
 const THRESHOLD_ROUNDING = 9.5367431640625e-7;
 
@@ -108,26 +107,24 @@ fn draw_of(gate: Gate, score: f32, column: u32) -> i32 {
     return draw_key(logit, number_of(column), gate.own.zw, vec2<u32>(parameters.seed_low, parameters.seed_high));
 }
 
-/// Puts a key into a query's pool, with the smallest score and the smallest draw key that it can have; 0 where it may lie
-/// outside the band.
+/// Puts a key into a query's pool, with its rank and the smallest draw key that it can have; 0 where it may lie outside the
+/// band.
 fn admit(row: u32, column: u32, gate: Gate, score: f32, draw: i32) {
     let at = atomicAdd(&state[4u * row + 2u], 1u);
     if at >= parameters.capacity {
         return;
     }
-    // The band's edges are widened by the error; what lies this far within them lies inside.
-    let error = bitcast<f32>(gate.units.y);
-    let widest = 2.0 * error + BAND_ROUNDING;
-    let certain = score >= gate.band.y + widest && score <= gate.band.z - widest;
-    let smallest = ordered(clamp(score, -gate.band.w, gate.band.w) - error);
     let to = row * parameters.capacity * POOL_WORDS + at;
     pool[to] = parameters.base + column;
-    pool[to + parameters.capacity] = select(0u, smallest, certain);
+    pool[to + parameters.capacity] = rank_of(row, gate, score);
     if DRAW != 0u {
         let smallest_draw = bitcast<u32>(draw - i32(gate.units.w)) ^ 0x80000000u;
-        pool[to + 2u * parameters.capacity] = select(0u, smallest_draw, certain);
+        pool[to + 2u * parameters.capacity] = select(0u, smallest_draw, is_certain(gate, score));
     }
 }
+
+#include "ranks_pending.wgsl" where CANONICAL = 0
+#include "ranks_canonical.wgsl" where CANONICAL = 1
 
 /// The number of a chunk's key among all keys.
 fn number_of(column: u32) -> vec2<u32> {

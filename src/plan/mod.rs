@@ -4,6 +4,8 @@
 mod fused;
 mod info_nce;
 mod scan;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod share;
 
 #[cfg(feature = "cuda")]
 pub(crate) use fused::MOST_FUSED_DIM;
@@ -13,6 +15,9 @@ pub(crate) use info_nce::{Blocks, COLUMN_GROUP, COLUMN_STEP, Need, blocks as inf
 pub(crate) use scan::{
     Arithmetic, PROBE_PANELS, ScanPlan, arithmetic, at_least_one_piece, is_dense, pieces, scan, split,
 };
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) use share::scores_all;
 
 /// What a device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

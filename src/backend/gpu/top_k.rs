@@ -33,8 +33,8 @@ use crate::backend::bounds::{Bounds, smallest_scores};
 use crate::backend::row_scale::{RowScale, check_finite};
 use crate::error::{Result, try_vec};
 use crate::output::{Neighbours, Rejected, Rule, SpecialRows};
-use crate::plan::{at_least_one_piece, pieces};
-use crate::spec::{Lists, NonFinite, Select, TopK};
+use crate::plan::{self, at_least_one_piece, pieces};
+use crate::spec::{Lists, Metric, NonFinite, Select, TopK};
 
 use few::Few;
 pub(crate) use into::{Places, top_k_into};
@@ -195,9 +195,11 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             Select::Softmax { .. } => 2,
         };
         let capacity = all.saturating_add(all.max(ROOM)).min(keys.rows().min(SPAN_KEYS)).max(1);
+        let may_score_all = queue.offers().lanes > 0 && spec.metric == Metric::Cosine && wanted.drawn == 0;
         let variant = Variant {
             metric: spec.metric,
             split: queries.split() || keys.split(),
+            canonical: may_score_all && plan::scores_all(all, keys.rows(), keys.dim()),
             lists: exclusions.has_lists(),
             draw,
             count: spec.count_rejected,

@@ -19,6 +19,8 @@ pub(super) struct Variant {
     /// 0 none, 1 uniform, 2 softmax.
     pub(super) draw: u32,
     pub(super) count: bool,
+    /// Whether the scan's scores are canonical ones.
+    pub(super) canonical: bool,
     /// As [`Offers`] says.
     pub(super) lanes: u32,
     /// Threads of a group that chooses.
@@ -27,12 +29,15 @@ pub(super) struct Variant {
 
 impl Variant {
     pub(super) fn scan(self) -> Kernel {
-        let constants = vec![
+        let mut constants = vec![
             ("COMPENSATED", 0),
             ("LISTS", u32::from(self.lists)),
             ("DRAW", self.draw),
             ("COUNT", u32::from(self.count)),
         ];
+        if self.canonical {
+            constants.extend([("CANONICAL", 1), ("SPLIT", u32::from(self.split))]);
+        }
         Kernel { file: "top_k", entry: "scan", constants, threads: [16, 16] }
     }
 
@@ -71,7 +76,16 @@ pub(in crate::backend::gpu) fn kernels(offers: &Offers) -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for draw in 0..3 {
         let (metric, lanes) = (Metric::Cosine, offers.lanes);
-        let plain = Variant { metric, split: true, lists: false, draw, count: false, lanes, choosers: CHOOSE_THREADS };
+        let plain = Variant {
+            metric,
+            split: true,
+            lists: false,
+            draw,
+            count: false,
+            canonical: false,
+            lanes,
+            choosers: CHOOSE_THREADS,
+        };
         let capacities = if lanes > 0 { &[1, usize::MAX][..] } else { &[1] };
         for &capacity in capacities {
             let variant = Variant { choosers: choosers(offers, capacity), ..plain };
@@ -84,6 +98,9 @@ pub(in crate::backend::gpu) fn kernels(offers: &Offers) -> Vec<Kernel> {
         for (lists, count) in flags.into_iter().flat_map(|lists| flags.map(|count| (lists, count))) {
             let variant = Variant { lists, count, ..plain };
             kernels.push(variant.scan());
+            if lanes > 0 && draw == 0 {
+                kernels.extend(flags.map(|split| Variant { split, canonical: true, ..variant }.scan()));
+            }
             if let Some(unit) = MatrixUnit::of(offers) {
                 kernels.extend([Form::Scaled, Form::Bytes].map(|form| variant.scan_packed(unit, form)));
             }

@@ -26,10 +26,16 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         }
     }
 
+    /// The number of a chunk's first key among all keys and the seed, low and high word of each.
+    fn number_and_seed(&self, chunk: &Chunk<Q>) -> [u32; 4] {
+        let number = chunk.start as u64;
+        let [seed_low, seed_high] = self.seed();
+        [number as u32, (number >> 32) as u32, seed_low, seed_high]
+    }
+
     pub(super) fn scan(&self, block: &Block<Q>, chunk: &Keys<Q>, base: usize, keys: Range<usize>) -> Result<()> {
         let rows = block.queries.rows;
-        let number = chunk.rows.start as u64;
-        let [seed_low, seed_high] = self.seed();
+        let [number_low, number_high, seed_low, seed_high] = self.number_and_seed(&chunk.rows);
         let parameters = [
             0,
             rows as u32,
@@ -39,8 +45,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             keys.end as u32,
             base as u32,
             self.capacity as u32,
-            number as u32,
-            (number >> 32) as u32,
+            number_low,
+            number_high,
             seed_low,
             seed_high,
             (UNSURE * rows) as u32,
@@ -86,8 +92,7 @@ impl<Q: Queue + 'static> Call<'_, Q> {
     /// each key that passed.
     pub(super) fn rescore(&self, block: &Block<Q>, chunk: &Chunk<Q>, base: usize, groups: u32) -> Result<()> {
         let rows = block.queries.rows;
-        let number = chunk.start as u64;
-        let [seed_low, seed_high] = self.seed();
+        let [number_low, number_high, seed_low, seed_high] = self.number_and_seed(chunk);
         self.queue.launch(&Launch {
             kernel: &self.variant.rescore(),
             groups: [groups, rows as u32, 1],
@@ -96,8 +101,8 @@ impl<Q: Queue + 'static> Call<'_, Q> {
                 (chunk.padded / 4) as u32,
                 base as u32,
                 self.capacity as u32,
-                number as u32,
-                (number >> 32) as u32,
+                number_low,
+                number_high,
                 seed_low,
                 seed_high,
                 self.coolness(),

@@ -40,7 +40,12 @@ impl<Q: Queue + 'static> Call<'_, Q> {
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
         let lanes = self.queue.offers().lanes > 0;
         let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
-        let least = if lanes { room.min((4 * all).max(TILE)) } else { room };
+        let least = match () {
+            // The pools are empty, and no key costs more than any other.
+            () if self.variant.canonical && seen == 0 => self.capacity / TILE * TILE,
+            () if lanes => room.min((4 * all).max(TILE)),
+            () => room,
+        };
         likely.max(least).max(1).next_multiple_of(TILE)
     }
 
@@ -118,7 +123,11 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             unsure.extend(pairs);
         }
         let new = state.iter().map(|[_, _, count, kept]| count - kept).max().unwrap_or(0);
-        if new > 0 && block.before.is_some() {
+        if new > 0 && self.variant.canonical {
+            self.choose(block)?;
+            block.kept = self.state(block)?;
+            self.keep_state(block)?;
+        } else if new > 0 && block.before.is_some() {
             block.pending = true;
             // The last step of a chunk raises no threshold: its keys are settled now.
             if at_end < chunk.rows.rows {
