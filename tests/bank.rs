@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::data::{DTYPES, Kind, rows};
 use common::{config, devices};
 use cosmine::sampling::{Bank, BankConfig, BankState, Own, Replace};
@@ -275,4 +277,45 @@ fn bad_input_is_an_error_and_changes_nothing() {
     let broken: BankState = serde_json::from_value(broken).unwrap();
     assert!(matches!(Bank::restore(&device, &broken), Err(Error::Spec { .. })));
     assert!(serde_json::from_str::<BankConfig>("{\"slot\": 4}").is_err(), "unknown keys are errors");
+}
+
+/// Rows that cannot be read the first time.
+struct Flaky<'a>(&'a Matrix<'static>, AtomicBool);
+
+impl Rows for Flaky<'_> {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn dtype(&self) -> Dtype {
+        self.0.dtype()
+    }
+    fn read(&self, range: std::ops::Range<usize>) -> cosmine::Result<Matrix<'_>> {
+        match self.1.swap(true, Ordering::Relaxed) {
+            true => self.0.read(range),
+            false => Err(Error::Spec { argument: "rows", reason: "not yet".to_owned() }),
+        }
+    }
+}
+
+/// Entering a batch again after it could not be read is as if it had been read at once.
+#[test]
+fn a_failed_read_takes_no_slots() {
+    let keys = rows(Kind::Gaussian, 5, DIM, Dtype::F32, 1);
+    for replace in [Replace::Fifo, Replace::Reservoir { seed: 3 }] {
+        let config = BankConfig { slots: 7, replace, ..BankConfig::default() };
+        let (mut whole, mut retried) = (
+            Bank::new(&Device::cpu(), config.clone(), DIM, Dtype::F32).unwrap(),
+            Bank::new(&Device::cpu(), config, DIM, Dtype::F32).unwrap(),
+        );
+        for step in 0..4 {
+            let flaky = Flaky(&keys, AtomicBool::new(false));
+            assert!(retried.enqueue(step, &flaky, None, None).is_err());
+            retried.enqueue(step, &flaky, None, None).unwrap();
+            whole.enqueue(step, &keys, None, None).unwrap();
+            assert_eq!(retried.state().unwrap(), whole.state().unwrap(), "step {step}");
+        }
+    }
 }

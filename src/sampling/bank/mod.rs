@@ -184,7 +184,6 @@ impl Bank {
             Replace::Fifo => self.ring_slots(keys.rows()),
             Replace::Reservoir { seed } => self.reservoir_slots(seed, keys.rows(), step),
         };
-        self.seen += keys.rows() as u64;
         let entry = |row: usize| BankKey {
             id: ids.map(|ids| ids[row]),
             group: groups.map(|groups| groups[row]),
@@ -194,6 +193,10 @@ impl Bank {
         self.write(keys, &taken)?;
         for (slot, row) in &taken {
             self.put(*slot, Some(entry(*row)));
+        }
+        self.seen += keys.rows() as u64;
+        if self.config.replace == Replace::Fifo {
+            self.next = (self.next + keys.rows() % self.config.slots) % self.config.slots;
         }
         Ok(taken.len())
     }
@@ -233,10 +236,9 @@ impl Bank {
         Err(Error::shape("keys", reason))
     }
 
-    fn ring_slots(&mut self, count: usize) -> BTreeMap<usize, usize> {
+    fn ring_slots(&self, count: usize) -> BTreeMap<usize, usize> {
         let slots = self.config.slots;
         let first = self.next;
-        self.next = (first + count % slots) % slots;
         // Rows that later rows of the same batch would overwrite are not written at all.
         (count.saturating_sub(slots)..count).map(|row| ((first + row % slots) % slots, row)).collect()
     }
