@@ -30,6 +30,24 @@ pub(crate) fn spare_inputs(outputs: &[Named<'_>], inputs: &[Named<'_>]) -> Resul
     Ok(())
 }
 
+/// An error where two files to be written are one, by whatever path.
+pub(crate) fn apart(outputs: &[Named<'_>]) -> Result<(), Failure> {
+    for (place, (flag, path)) in outputs.iter().enumerate() {
+        for (other_flag, other) in &outputs[..place] {
+            let one_directory = same_file::is_same_file(directory(path), directory(other)).unwrap_or(false);
+            let one_name = one_directory && path.file_name() == other.file_name();
+            if one_name || same_file::is_same_file(path, other).unwrap_or(false) {
+                return Err(Failure::input(format!(
+                    "{other_flag} {} and {flag} {} are one file; name another for one of them",
+                    other.display(),
+                    path.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// An error where the directory that `path` is to lie in does not exist.
 pub(crate) fn directory_exists(flag: &str, path: &Path) -> Result<(), Failure> {
     let directory = directory(path);

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cosmine::Matrix;
 use cosmine::sampling::{Batch, Corpus, Draw, Queries, Sampler, SamplerConfig, Source};
 use cosmine::spec::Lists;
+use cosmine::{Error, Matrix};
 use serde::Serialize;
 
 use crate::args::SampleArgs;
@@ -33,8 +33,9 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), Failure> {
     let task = Task::prepare(args)?;
     let device = args.pair.device.open_within_memory()?;
     let mut sampler = Sampler::new(&device, configuration(&args.config)?)?.start_at(args.steps.start);
-    if args.pair.out != Path::new("-") {
-        interrupt::writes_into(outputs::directory(&args.pair.out).to_owned());
+    let out = Some(&args.pair.out).filter(|out| out.as_path() != Path::new("-"));
+    for path in out.into_iter().chain(&args.log) {
+        interrupt::writes_into(outputs::directory(path).to_owned());
     }
     let mut lines = Vec::new();
     let mut log = String::new();
@@ -102,7 +103,9 @@ fn check(args: &SampleArgs) -> Result<(), Failure> {
     ];
     let read: Vec<_> = inputs::read_by(&args.pair).into_iter().chain(own).collect();
     let out = Some(&args.pair.out).filter(|out| out.as_path() != Path::new("-"));
-    for (flag, path) in outputs::named(&[("--out", out), ("--log", args.log.as_ref())]) {
+    let written = outputs::named(&[("--out", out), ("--log", args.log.as_ref())]);
+    outputs::apart(&written)?;
+    for (flag, path) in written {
         outputs::spare_inputs(&[(flag, path)], &outputs::named(&read))?;
         outputs::directory_exists(flag, path)?;
     }
@@ -183,8 +186,8 @@ impl Task {
         let explain = |error| self.inputs.explain(error, 0);
         let rows = self.rows(step);
         let pairs: Vec<usize> = rows.iter().map(|row| self.positives.get(*row)[0]).collect();
-        let queries = self.gather(&self.queries, &rows)?;
-        let keys = self.gather(&self.corpus, &pairs)?;
+        let queries = self.gather("queries", &self.queries, &rows)?;
+        let keys = self.gather("keys", &self.corpus, &pairs)?;
         let query_ids: Vec<i64> = rows.iter().map(|row| self.query_ids[*row]).collect();
         let id = |key: &usize| self.corpus_ids.as_ref().map_or(*key as i64, |ids| ids[*key]);
         let key_ids: Vec<i64> = pairs.iter().map(id).collect();
@@ -220,11 +223,16 @@ impl Task {
         sampler.advance(&draw, &batch).map_err(explain)
     }
 
-    fn gather(&self, from: &Rows, rows: &[usize]) -> Result<Matrix<'static>, Failure> {
+    /// Some rows of a file. One that is not finite is named here, where its place in the file is known.
+    fn gather(&self, matrix: &'static str, from: &Rows, rows: &[usize]) -> Result<Matrix<'static>, Failure> {
         let (dim, dtype) = (from.dim(), from.dtype());
         let mut bytes = Vec::with_capacity(rows.len() * dim * dtype.bytes());
         for row in rows {
-            bytes.extend_from_slice(from.read(*row..row + 1)?.row_bytes(0));
+            let read = from.read(*row..row + 1)?;
+            if read.row(0).iter().any(|value| !value.is_finite()) {
+                return Err(self.inputs.explain(Error::NonFinite { matrix, row: *row }, 0));
+            }
+            bytes.extend_from_slice(read.row_bytes(0));
         }
         inputs::matrix(bytes, dtype, rows.len(), dim)
     }

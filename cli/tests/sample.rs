@@ -186,3 +186,23 @@ fn wrong_input_is_told_with_its_mend() {
     );
     assert!(!small.files.path("out.jsonl").exists());
 }
+
+/// The row that is named is the row of the file, wherever it stands in a batch.
+#[test]
+fn a_row_that_is_not_finite_is_named_by_its_place_in_the_file() {
+    let small = Small::new(ROWS, KEYS, DIM);
+    let config = small.files.text("plain.toml", "negatives = 2");
+    let mut data: Vec<f32> = (0..ROWS).flat_map(|row| small.queries.row(row)).collect();
+    data[7 * DIM + 3] = f32::NAN;
+    small.files.rows("queries.npy", ROWS, DIM, data);
+    assert_fails(&small.sample_by(&config, "--batch 4 --steps 1..2", "out.jsonl", &[]), 2, &["queries.npy", "row 7 "]);
+    assert!(small.sample_by(&config, "--batch 4 --steps 0..1", "out.jsonl", &[]).status.success());
+}
+
+#[test]
+fn draws_and_log_are_two_files() {
+    let small = Small::new(ROWS, KEYS, DIM);
+    let same = small.files.directory().join(".").join("out.jsonl");
+    assert_fails(&small.sample("", "out.jsonl", &[("--log", &same)]), 2, &["--out", "--log", "one file"]);
+    assert!(!small.files.path("out.jsonl").exists());
+}
