@@ -156,3 +156,14 @@ fn inputs_without_an_answer_are_errors() {
     let error = HeldOut::new().audit(&device, &hurt, &rows, &Positives::Aligned, None).unwrap_err();
     assert!(matches!(error, Error::NonFinite { matrix: "queries", row: 7 }), "{error}");
 }
+
+/// Where all rows are one, every positive ranks first, and the record says that all of them are tied.
+#[test]
+fn a_collapse_shows_in_the_ties() {
+    let one = Matrix::from_vec([1.0_f32, 2.0].repeat(10), 10, 2).unwrap();
+    let record = HeldOut::new().audit(&Device::cpu(), &one, &one, &Positives::Aligned, None).unwrap();
+    assert_eq!((record.mrr, record.tied), (1.0, Some(10)));
+    let (keys, _) = clustered(30, 6, 0.8, 1);
+    let record = HeldOut::new().audit(&Device::cpu(), &keys, &keys, &Positives::Aligned, None).unwrap();
+    assert_eq!(record.tied, Some(0));
+}

@@ -60,6 +60,7 @@ fn record(step: u64) -> StepRecord {
             recall: BTreeMap::from([(1, 0.25), (10, 0.5)]),
             mrr: 0.375,
             ndcg: BTreeMap::from([(10, 0.4375)]),
+            tied: Some(step),
             alignment: 0.5,
             uniformity: -2.5,
             purity: None,

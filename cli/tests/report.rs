@@ -108,6 +108,7 @@ fn record(step: u64, steps: u64, seed: u64) -> StepRecord {
             ]),
             mrr: 0.4 + 0.2 * learned,
             ndcg: BTreeMap::from([(10, 0.45 + 0.2 * learned)]),
+            tied: Some(step / 8),
             alignment: 1.0 - 0.5 * learned,
             uniformity: -2.2 - 0.6 * learned,
             purity: Some(0.5 + 0.2 * learned),

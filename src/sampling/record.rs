@@ -249,6 +249,10 @@ pub struct HeldOutRecord {
     pub mrr: f64,
     /// nDCG at k, by k.
     pub ndcg: BTreeMap<usize, f64>,
+    /// Queries whose best positive has exactly the score of a key that is no positive. Ties count in favour of the positive,
+    /// so where these are many, as after a collapse, ranks say little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied: Option<u64>,
     /// Mean squared distance of the unit rows of positive pairs.
     pub alignment: f64,
     /// Log of the mean of `exp(−2 · squared distance)` over pairs of unit rows.

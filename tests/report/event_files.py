@@ -34,7 +34,7 @@ def scalars(record):
         for kind in ("recall", "ndcg"):
             for depth, value in held_out[kind].items():
                 expected[f"held_out/{kind}@{depth}"] = value
-        for field in ("mrr", "alignment", "uniformity"):
+        for field in ("mrr", "tied", "alignment", "uniformity"):
             expected[f"held_out/{field}"] = held_out[field]
     return expected
 

@@ -291,6 +291,10 @@ fn held_out(runs: &[Run]) -> Vec<Chart> {
             record.held_out.as_ref()?.ndcg.get(&depth).copied()
         }));
     }
+    let says = "Queries whose best positive is tied with another key: ties count in favour of the positive.";
+    charts.push(together(runs, Chart::new("Ties", "queries", says), |record| {
+        Some(record.held_out.as_ref()?.tied? as f64)
+    }));
     let says = "Mean squared distance of positive pairs; less is closer.";
     charts.push(together(runs, Chart::new("Alignment", "squared distance", says), |r| {
         Some(r.held_out.as_ref()?.alignment)

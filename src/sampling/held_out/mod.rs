@@ -129,6 +129,7 @@ impl HeldOut {
             recall: retrieval.recalls().collect(),
             mrr: retrieval.mrr(),
             ndcg: retrieval.ndcgs().collect(),
+            tied: Some(retrieval.tied() as u64),
             alignment: retrieval.alignment(),
             uniformity,
             purity,

@@ -12,9 +12,11 @@ use crate::sampling::record::{ScoreSummary, StepRecord};
 
 /// Event files that TensorBoard reads, in a directory of the run's own: `tensorboard --logdir DIRECTORY` shows them.
 ///
-/// Every number of a record is a scalar under the path of its field, as `loss`, `band/hi`, `tiers/hard/gradient_mass`,
-/// `rejected/group`, `held_out/recall@10`; the scores of positives and negatives are histograms, `scores/positives` and
-/// `scores/negatives`. What a record does not have is not written.
+/// The numbers of a record are scalars under the path of their field, as `loss`, `band/hi`, `tiers/hard/gradient_mass`,
+/// `rejected/group`, `held_out/recall@10`. Four have names of their own: `seconds/run`, `seconds/mining`, `gap/average` and
+/// `gap/rate`. The scores of positives and negatives are histograms, `scores/positives` and `scores/negatives`, with
+/// `scores/mean_of_positives`, `scores/median_of_positives` and the same of negatives. Scheme, events and the tables of
+/// influence are not written, nor what a record does not have.
 ///
 /// ```
 /// use cosmine::sampling::{Log, StepRecord, TensorBoard};
@@ -126,6 +128,7 @@ fn values(record: &StepRecord) -> Vec<Message> {
         add("hashing/bits", Some(f64::from(hashing.bits)));
         add("hashing/target_recall", Some(hashing.target_recall));
         add("hashing/recall", Some(hashing.recall));
+        add("hashing/sampled", count(hashing.sampled));
     }
     if let Some(refresh) = &record.refresh {
         add("refresh/embedded", count(refresh.embedded));
@@ -137,6 +140,7 @@ fn values(record: &StepRecord) -> Vec<Message> {
         held_out.recall.iter().for_each(|(depth, value)| add(&format!("held_out/recall@{depth}"), Some(*value)));
         held_out.ndcg.iter().for_each(|(depth, value)| add(&format!("held_out/ndcg@{depth}"), Some(*value)));
         add("held_out/mrr", Some(held_out.mrr));
+        add("held_out/tied", held_out.tied.and_then(count));
         add("held_out/alignment", Some(held_out.alignment));
         add("held_out/uniformity", Some(held_out.uniformity));
         add("held_out/purity", held_out.purity);
