@@ -6,7 +6,7 @@ mod common;
 use common::data::{Kind, rows};
 use common::{assert_same, devices};
 use cosmine::sampling::{Hashing, HashingConfig};
-use cosmine::spec::{Positives, Select, TopK};
+use cosmine::spec::{Lists, Positives, Select, TopK};
 use cosmine::{Device, Dtype, Error, Matrix, Neighbours, Rows};
 
 /// Rows of an array file of f16, `rows × 384`.
@@ -102,4 +102,36 @@ fn bad_configurations_are_errors() {
     assert!(matches!(hashing.prune(&device, &TopK::new(1), &keys, &keys, &codes), Err(Error::Shape { .. })));
     assert_eq!(Rows::rows(&keys), 10);
     assert!(serde_json::from_str::<HashingConfig>("{\"recall\": 1}").is_err(), "unknown keys are errors");
+}
+
+/// Rules for fewer queries than there are are errors, whichever rule it is.
+#[test]
+fn rules_of_too_few_queries_are_errors() {
+    let (queries, keys) = (rows(Kind::Gaussian, 100, 8, Dtype::F32, 1), rows(Kind::Gaussian, 50, 8, Dtype::F32, 2));
+    let one = Lists::from_rows([[1]]);
+    for spec in [
+        TopK::new(3).exclude_pairs(one.clone()),
+        TopK::new(3).exclude_groups(vec![1], vec![0; 50]),
+        TopK::new(3).positive_scores(vec![0.5]),
+        TopK::new(3).draw_numbers(vec![5]),
+        TopK::new(3).positives(Positives::Lists(one)),
+        TopK::new(3).positives(Positives::Index(vec![3])),
+    ] {
+        let error = Hashing::choose(&Device::cpu(), HashingConfig::default(), &spec, &queries, &keys).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    }
+}
+
+/// Where the nearest code is the key that is sought, the narrowest code is the cheapest; where narrow codes leave most keys
+/// as candidates, a wide one is.
+#[test]
+fn the_target_recall_picks_the_width() {
+    let device = Device::cpu();
+    let keys = rows(Kind::Gaussian, 2000, 64, Dtype::F32, 1);
+    let queries = rows(Kind::Gaussian, 100, 64, Dtype::F32, 2);
+    let config = HashingConfig { target_recall: 0.99, sample: 100, ..HashingConfig::default() };
+    let chosen =
+        |spec: &TopK, queries: &Matrix| Hashing::choose(&device, config.clone(), spec, queries, &keys).unwrap().bits();
+    assert_eq!(chosen(&TopK::new(1), &keys.slice(0..100).unwrap()), 64);
+    assert!(chosen(&TopK::new(10), &queries) > 64);
 }

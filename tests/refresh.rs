@@ -6,7 +6,7 @@ mod common;
 use common::data::{Kind, gaussian, matrix, rng, rows};
 use common::{bits, config, devices};
 use cosmine::sampling::{Bank, BankConfig, Dependents, MinedLists, embed_keys};
-use cosmine::spec::{HashCodes, Positives, Select, TopK};
+use cosmine::spec::{HashCodes, Lists, Positives, Select, TopK};
 use cosmine::{Device, DeviceMatrix, Dtype, Error, Matrix};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -197,4 +197,18 @@ fn ranges_and_shapes_that_do_not_fit_are_errors() {
     let values: Vec<f32> = (0..12).map(|_| gaussian(&mut rng) + rng.random_range(0.0..0.1)).collect();
     let (three, four) = (matrix(&values[..9], 3, 3, Dtype::F32), matrix(&values, 4, 3, Dtype::F32));
     assert!(matches!(lists.refresh(&device, &TopK::new(1), &three, &four, 0, 9), Err(Error::Shape { .. })));
+}
+
+/// Rules of a later call that are for fewer queries are errors, also where lists would be repaired.
+#[test]
+fn rules_of_too_few_queries_are_errors() {
+    let (queries, keys) = (rows(Kind::Gaussian, 12, 8, Dtype::F32, 1), rows(Kind::Gaussian, 90, 8, Dtype::F32, 2));
+    let device = Device::cpu();
+    let all = Lists::from_rows((0..12).map(|row| [row]));
+    let mut lists = MinedLists::new(12, 90);
+    let with = |positives: Lists| TopK::new(4).positives(Positives::Lists(positives));
+    lists.refresh(&device, &with(all), &queries, &keys, 0, u64::MAX).unwrap();
+    lists.keys_changed(80..81).unwrap();
+    let error = lists.refresh(&device, &with(Lists::from_rows([[0]])), &queries, &keys, 1, u64::MAX).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
 }

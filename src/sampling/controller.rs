@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Average, Averages, bytes};
+use super::{Average, Averages, bytes, checked};
 use crate::error::{Error, Result};
 use crate::output::{Counts, RowStatistics};
 
@@ -60,13 +60,13 @@ impl ControllerConfig {
     pub fn validate(&self) -> Result<()> {
         let open = |value: f64, lo: f64, hi: f64| value > lo && value < hi;
         for (argument, value, right, range) in [
-            ("controller.hardness", self.hardness, open(self.hardness, 0.0, 1.0), "(0, 1)"),
-            ("controller.within", self.within, self.within.is_finite(), "the finite numbers"),
-            ("controller.gain", self.gain, open(self.gain, 0.0, f64::INFINITY), "(0, ∞)"),
-            ("controller.decay", self.decay, (0.0..1.0).contains(&self.decay), "[0, 1)"),
-            ("controller.max_step", self.max_step, open(self.max_step, 0.0, f64::INFINITY), "(0, ∞)"),
-            ("controller.tail_min", self.tail_min, open(self.tail_min, 0.0, 1.0), "(0, 1)"),
-            ("controller.tail_max", self.tail_max, open(self.tail_max, 0.0, 1.0), "(0, 1)"),
+            ("curriculum.controller.hardness", self.hardness, open(self.hardness, 0.0, 1.0), "(0, 1)"),
+            ("curriculum.controller.within", self.within, self.within.is_finite(), "the finite numbers"),
+            ("curriculum.controller.gain", self.gain, open(self.gain, 0.0, f64::INFINITY), "(0, ∞)"),
+            ("curriculum.controller.decay", self.decay, (0.0..1.0).contains(&self.decay), "[0, 1)"),
+            ("curriculum.controller.max_step", self.max_step, open(self.max_step, 0.0, f64::INFINITY), "(0, ∞)"),
+            ("curriculum.controller.tail_min", self.tail_min, open(self.tail_min, 0.0, 1.0), "(0, 1)"),
+            ("curriculum.controller.tail_max", self.tail_max, open(self.tail_max, 0.0, 1.0), "(0, 1)"),
         ] {
             if !right {
                 return Err(Error::spec(argument, format!("{value} is not in {range}")));
@@ -75,17 +75,17 @@ impl ControllerConfig {
         if !(self.tail_min..=self.tail_max).contains(&self.tail) {
             let reason =
                 format!("{} is not between tail_min {} and tail_max {}", self.tail, self.tail_min, self.tail_max);
-            return Err(Error::spec("controller.tail", reason));
+            return Err(Error::spec("curriculum.controller.tail", reason));
         }
         if self.every == 0 {
-            return Err(Error::spec("controller.every", "0; the least is every step, 1"));
+            return Err(Error::spec("curriculum.controller.every", "0; the least is every step, 1"));
         }
         match (self.width, self.hold_below) {
             (Some(width), _) if !open(width, 1.0, f64::INFINITY) => {
-                Err(Error::spec("controller.width", format!("{width} is not in (1, ∞)")))
+                Err(Error::spec("curriculum.controller.width", format!("{width} is not in (1, ∞)")))
             }
             (_, Some(rate)) if !rate.is_finite() || rate < 0.0 => {
-                Err(Error::spec("controller.hold_below", format!("{rate} is not in [0, ∞)")))
+                Err(Error::spec("curriculum.controller.hold_below", format!("{rate} is not in [0, ∞)")))
             }
             _ => Ok(()),
         }
@@ -117,6 +117,7 @@ impl ControllerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Controller {
+    #[serde(deserialize_with = "checked::config")]
     config: ControllerConfig,
     ln_tail: f64,
     hardness: Average,

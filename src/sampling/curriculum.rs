@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Averages, Controller, ControllerConfig, Schedule, hardness};
+use super::{Averages, Controller, ControllerConfig, Schedule, checked, hardness};
 use crate::error::{Error, Result};
 use crate::output::{Counts, RowStatistics};
 use crate::spec::Band;
@@ -38,10 +38,10 @@ impl BandSchedule {
     pub fn validate(&self) -> Result<()> {
         let limit = f64::from(f32::MAX);
         for (argument, schedule, lo) in [
-            ("band.lo", &self.lo, -limit),
-            ("band.hi", &self.hi, -limit),
-            ("band.margin", &self.margin, -limit),
-            ("band.ratio", &self.ratio, 0.0),
+            ("curriculum.band.lo", &self.lo, -limit),
+            ("curriculum.band.hi", &self.hi, -limit),
+            ("curriculum.band.margin", &self.margin, -limit),
+            ("curriculum.band.ratio", &self.ratio, 0.0),
         ] {
             schedule.as_ref().map_or(Ok(()), |schedule| schedule.validate(argument, lo..=limit))?;
         }
@@ -114,11 +114,11 @@ impl CurriculumConfig {
     /// [`Error::Spec`] that names the field.
     pub fn validate(&self) -> Result<()> {
         let limit = f64::from(f32::MAX);
-        self.temperature.validate("temperature", 1e-6..=limit)?;
-        self.margin.validate("margin", -limit..=limit)?;
+        self.temperature.validate("curriculum.temperature", 1e-6..=limit)?;
+        self.margin.validate("curriculum.margin", -limit..=limit)?;
         self.band.validate()?;
         for (name, schedule) in &self.shares {
-            schedule.validate("shares", 0.0..=limit).map_err(|error| match error {
+            schedule.validate("curriculum.shares", 0.0..=limit).map_err(|error| match error {
                 Error::Spec { argument, reason } => Error::spec(argument, format!("of tier `{name}`: {reason}")),
                 other => other,
             })?;
@@ -144,6 +144,7 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Curriculum {
+    #[serde(deserialize_with = "checked::config")]
     config: CurriculumConfig,
     controller: Option<Controller>,
 }

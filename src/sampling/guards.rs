@@ -93,21 +93,50 @@ impl Drawing<'_> {
 
     /// From all keys of a source, by the band and selection of `top_k`.
     fn scan(&self, pool: &mut Pool, aim: &Aim, want: &[usize]) -> Result<(Vec<Vec<Hit>>, u64)> {
+        self.settle(pool, aim, want, |pool, open, looks| {
+            let hits = self.ask(pool, aim, looks, open)?;
+            Ok(open.iter().zip(hits).map(|(row, hits)| self.window(pool, aim, *row, hits, looks[*row])).collect())
+        })
+    }
+
+    /// Draws from the keys that `find` gives for the open rows: as many as the row looks at, or all that there are, in the
+    /// order of the selection. Who meets duplicates of a positive among them looks at twice as many, and so gets what it
+    /// would have got had they not been there.
+    fn settle<'a>(
+        &self,
+        pool: &mut Pool<'a>,
+        aim: &Aim,
+        want: &[usize],
+        mut find: impl FnMut(&mut Pool<'a>, &[usize], &[usize]) -> Result<Vec<Vec<Hit>>>,
+    ) -> Result<(Vec<Vec<Hit>>, u64)> {
         let mut drawn = vec![Vec::new(); want.len()];
         let mut duplicates = 0;
+        let needed: Vec<usize> = want.iter().map(|want| self.looked_at(aim, *want)).collect();
+        let mut looks = needed.clone();
         let mut open: Vec<usize> = (0..want.len()).filter(|row| want[*row] > 0).collect();
-        // Whoever met duplicates asks again without them, and so gets what it would have got had they not been there.
         while !open.is_empty() {
-            let hits = self.ask(pool, aim, want, &open)?;
+            let hits = find(pool, &open, &looks)?;
             let found = self.duplicates(pool, &open, &hits)?;
             let mut again = Vec::new();
             for ((row, hits), found) in open.into_iter().zip(hits).zip(found) {
-                duplicates += found.len() as u64;
-                if found.is_empty() {
-                    let window = self.window(pool, aim, row, hits, want[row]);
+                let all = hits.len() < looks[row];
+                let mut window = Vec::new();
+                for hit in hits {
+                    if window.len() == needed[row] {
+                        break;
+                    }
+                    match found.binary_search(&hit.key) {
+                        Ok(_) => {
+                            duplicates += 1;
+                            pool.refused[row].insert(hit.key);
+                        }
+                        Err(_) => window.push(hit),
+                    }
+                }
+                if all || window.len() == needed[row] {
                     drawn[row] = self.choose(pool, aim, row, window, want[row]);
                 } else {
-                    pool.refused[row].extend(found);
+                    looks[row] = looks[row].saturating_mul(2);
                     again.push(row);
                 }
             }
@@ -116,15 +145,10 @@ impl Drawing<'_> {
         Ok((drawn, duplicates))
     }
 
-    /// The keys that `top_k` finds for some rows.
-    fn ask(&self, pool: &mut Pool, aim: &Aim, want: &[usize], open: &[usize]) -> Result<Vec<Vec<Hit>>> {
-        let most = open.iter().map(|row| want[*row]).max().unwrap_or(0);
-        // Of a rank window all ranks are needed, to choose from them.
-        let (k, select) = match aim.band.ranks {
-            Some([_, to]) => (to, Select::Hardest),
-            None if self.penalises(aim) => (most.saturating_mul(LOOKED_AT), self.select(pool, aim)),
-            None => (most, self.select(pool, aim)),
-        };
+    /// The keys that `top_k` finds for some rows, as many as the one that looks at the most.
+    fn ask(&self, pool: &mut Pool, aim: &Aim, looks: &[usize], open: &[usize]) -> Result<Vec<Vec<Hit>>> {
+        let k = open.iter().map(|row| looks[*row]).max().unwrap_or(0);
+        let select = if aim.band.ranks.is_some() { Select::Hardest } else { self.select(pool, aim) };
         let batch = self.batch;
         let mut spec = TopK::new(k.min(pool.rows.rows()))
             .metric(Metric::from(self.metric))
@@ -160,42 +184,24 @@ impl Drawing<'_> {
 
     /// From the lists of a source, whose scores are computed here.
     fn among(&self, pool: &mut Pool, aim: &Aim, want: &[usize]) -> Result<(Vec<Vec<Hit>>, u64)> {
-        let mut drawn = vec![Vec::new(); want.len()];
-        let mut open: Vec<usize> = (0..want.len()).filter(|row| want[*row] > 0).collect();
-        if open.is_empty() {
-            return Ok((drawn, 0));
+        if want.iter().all(|want| *want == 0) {
+            return Ok((vec![Vec::new(); want.len()], 0));
         }
         let scored = match pool.scored.take() {
             Some(scored) => scored,
             None => self.scored(pool, self.allowed(pool))?,
         };
-        let mut duplicates = 0;
-        // As in a scan, but nobody needs to be asked again.
-        while !open.is_empty() {
-            let windows: Vec<Vec<Hit>> = open
-                .iter()
-                .map(|row| {
-                    let refused = &pool.refused[*row];
-                    let inside = self.inside(aim, *row);
-                    let hits = scored[*row].iter().filter(|hit| inside(hit) && !refused.contains(hit.key));
-                    self.window(pool, aim, *row, hits.copied(), want[*row])
-                })
-                .collect();
-            let found = self.duplicates(pool, &open, &windows)?;
-            let mut again = Vec::new();
-            for ((row, window), found) in open.into_iter().zip(windows).zip(found) {
-                duplicates += found.len() as u64;
-                if found.is_empty() {
-                    drawn[row] = self.choose(pool, aim, row, window, want[row]);
-                } else {
-                    pool.refused[row].extend(found);
-                    again.push(row);
-                }
-            }
-            open = again;
-        }
+        let found = self.settle(pool, aim, want, |pool, open, looks| {
+            let window = |row: &usize| {
+                let refused = &pool.refused[*row];
+                let inside = self.inside(aim, *row);
+                let hits = scored[*row].iter().filter(|hit| inside(hit) && !refused.contains(hit.key));
+                self.window(pool, aim, *row, hits.copied(), looks[*row])
+            };
+            Ok(open.iter().map(window).collect())
+        })?;
         pool.scored = Some(scored);
-        Ok((drawn, duplicates))
+        Ok(found)
     }
 
     /// The keys of each query's list that it may get.
@@ -303,15 +309,21 @@ impl Drawing<'_> {
         self.usage.config().penalty > 0.0 && aim.select != Selection::Uniform
     }
 
-    /// The keys that the selection looks at, of those that pass, given the hardest first.
-    fn window(&self, pool: &Pool, aim: &Aim, row: usize, hits: impl IntoIterator<Item = Hit>, want: usize) -> Vec<Hit> {
-        let hits = hits.into_iter();
-        if let Some([_, to]) = aim.band.ranks {
-            return hits.take(to).collect();
+    /// How many keys, of those that pass, the selection looks at for a query that wants some: of a rank window all ranks, to
+    /// choose from them.
+    fn looked_at(&self, aim: &Aim, want: usize) -> usize {
+        match aim.band.ranks {
+            Some([_, to]) => to,
+            None if self.penalises(aim) => want.saturating_mul(LOOKED_AT),
+            None => want,
         }
-        // As many as a scan would look at, so that lists and scans take alike.
-        let most = if self.penalises(aim) { want.saturating_mul(LOOKED_AT) } else { want };
+    }
+
+    /// The first `most` keys in the order in which the selection looks at them, of those that pass, given the hardest first.
+    fn window(&self, pool: &Pool, aim: &Aim, row: usize, hits: impl IntoIterator<Item = Hit>, most: usize) -> Vec<Hit> {
+        let hits = hits.into_iter();
         match self.select(pool, aim) {
+            _ if aim.band.ranks.is_some() => hits.take(most).collect(),
             Select::Hardest => hits.take(most).collect(),
             select => {
                 let mut hits: Vec<Hit> = hits.collect();

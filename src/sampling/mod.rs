@@ -82,6 +82,7 @@
 mod averages;
 mod bank;
 mod bytes;
+mod checked;
 mod config;
 mod controller;
 mod curriculum;

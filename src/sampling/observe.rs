@@ -7,6 +7,7 @@ use super::gradient_mass::GradientMass;
 use super::hashing::Recall;
 use super::held_out::potential;
 use super::record::{BandRecord, Source, StepRecord};
+use super::safety::Scheme;
 use super::sampler::Sampler;
 use super::statistics::{self, AskedTier};
 use super::sums::Mean;
@@ -59,11 +60,15 @@ impl Sampler {
         let statistics = &loss.statistics;
         self.run.averages.observe_rows(&statistics.positive, &statistics.mean_negative);
         (record.gap, record.gap_rate) = (self.run.averages.gap.value(), self.run.averages.gap.rate());
-        self.run.curriculum.observe(statistics, &self.run.averages);
+        // What another scheme gave says nothing about the controller's band.
+        if draw.scheme == Scheme::Curriculum {
+            self.run.curriculum.observe(statistics, &self.run.averages);
+        }
         let finite = [&gradients.queries, &gradients.keys, &gradients.negatives];
         let finite = finite.iter().all(|part| all_finite(part));
         let health = Health {
-            loss: Some(if finite { f64::from(loss.loss) } else { f64::NAN }),
+            loss: Some(f64::from(loss.loss)),
+            finite_gradients: Some(finite),
             uniformity,
             starved: (draw.asked[0] + draw.asked[1] > 0).then(|| draw.starved_rows as f64 / draw.rows.max(1) as f64),
             even_use: self.count_uses(draw, &mut record)?,

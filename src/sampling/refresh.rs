@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
 use crate::output::Neighbours;
-use crate::spec::{Lists, Select, TopK};
+use crate::spec::{Lists, Select, Shape, TopK};
 
 /// A repair scores its keys one by one, at the cost of some dozens of keys of a scan each: it is tried where at most one
 /// key in so many changed.
@@ -115,6 +115,19 @@ pub struct MinedLists {
 }
 
 impl MinedLists {
+    /// An error where the lists name keys that there are not.
+    pub(super) fn check(&self) -> Result<()> {
+        let held =
+            |list: &MinedList| list.keys.len() == list.scores.len() && list.keys.iter().all(|key| *key < self.keys);
+        let logged = self.log.iter().all(|change| within("keys", &change.keys, self.keys).is_ok());
+        match logged && self.lists.iter().all(held) {
+            true => Ok(()),
+            false => {
+                Err(Error::spec("state", format!("its lists name keys beyond the {} that they are of", self.keys)))
+            }
+        }
+    }
+
     /// Empty lists for `queries` queries among `keys` keys, all of them to be mined.
     pub fn new(queries: usize, keys: usize) -> Self {
         MinedLists { keys, lists: vec![MinedList::default(); queries], changes: 0, log: Vec::new(), saved: 0, k: None }
@@ -237,6 +250,7 @@ impl MinedLists {
             );
             return Err(Error::shape("keys", reason));
         }
+        spec.validate(Shape { queries: queries.rows(), keys: keys.rows(), dim: keys.dim() })?;
         // A list that was full may be short of a larger k.
         if self.k.replace(spec.k).is_some_and(|k| k != spec.k) {
             self.rules_changed();

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
 use super::trouble::{Health, TroubleConfig, Watch};
+use super::{Event, checked};
 use crate::error::{Error, Result};
 
 /// A way to choose negatives, the richest first.
@@ -100,6 +100,7 @@ impl SafetyConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Safety {
+    #[serde(deserialize_with = "checked::config")]
     config: SafetyConfig,
     watch: Watch,
     place: usize,
@@ -237,6 +238,7 @@ mod tests {
     fn every_sign_of_trouble_is_seen() {
         for (health, word) in [
             (loss(f64::INFINITY), "the loss is inf"),
+            (Health { finite_gradients: Some(false), ..loss(1.0) }, "a gradient is NaN or infinite"),
             (Health { uniformity: Some(-0.1), ..Health::default() }, "collapse"),
             (Health { starved: Some(0.8), ..Health::default() }, "starves 80%"),
             (Health { even_use: Some(0.01), ..Health::default() }, "use narrows to 1.0%"),
@@ -245,7 +247,13 @@ mod tests {
             let events: Vec<Event> = (0..3).flat_map(|step| safety.observe(step, &health)).collect();
             assert!(events.iter().any(|event| event.kind == "step_back" && event.message.contains(word)), "{events:?}");
         }
-        let healthy = Health { loss: Some(1.0), uniformity: Some(-3.0), starved: Some(0.1), even_use: Some(0.6) };
+        let healthy = Health {
+            finite_gradients: Some(true),
+            uniformity: Some(-3.0),
+            starved: Some(0.1),
+            even_use: Some(0.6),
+            ..loss(1.0)
+        };
         let mut safety = safety("");
         (0..50).for_each(|step| assert_eq!(safety.observe(step, &healthy), []));
     }

@@ -16,6 +16,7 @@ use super::state::{Run, SamplerState};
 use super::statistics;
 use super::taken::{Extra, Taken};
 use super::tiers::{normalised, tier_counts};
+use super::weights::Weights;
 use crate::codes::Codes;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -147,7 +148,7 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::new`]; [`Error::Spec`] where the state contradicts itself.
     pub fn restore(device: &Device, state: SamplerState) -> Result<Self> {
-        state.run.config.validate()?;
+        state.run.check()?;
         Ok(Sampler {
             device: device.clone(),
             run: state.run,
@@ -298,8 +299,7 @@ impl Sampler {
             return Ok(spec.listed(lists, shared));
         };
         // A key that is not known elsewhere was never measured.
-        let use_keys: Vec<usize> = draw.use_keys.iter().map(|key| key.unwrap_or(usize::MAX)).collect();
-        let rows = weights.rows(&lists, &use_keys)?;
+        let rows = Weights::mean_of(&lists, |place| draw.use_keys[place].map_or(1.0, |key| weights.of(key)));
         Ok(spec.listed(lists, shared).weights(rows))
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::config::SamplerConfig;
 use super::hashing::{Hashing, Recall};
 use super::upkeep::Listing;
-use super::{Averages, BankState, Curriculum, Event, Safety, Usage, Weights};
+use super::{Averages, BankState, Controller, Curriculum, Event, Safety, Usage, Weights};
 use crate::error::{Error, Result};
 
 /// What a sampler knows, the rows of its bank aside: plain data.
@@ -31,6 +31,21 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// An error where the parts contradict each other.
+    pub(super) fn check(&self) -> Result<()> {
+        let config = &self.config;
+        config.validate()?;
+        let alike = *self.curriculum.config() == config.curriculum
+            && self.curriculum.controller().map(Controller::config) == config.curriculum.controller.as_ref()
+            && *self.usage.config() == config.usage
+            && self.weights.as_ref().map(Weights::config) == config.weights.as_ref()
+            && *self.safety.config() == config.safety;
+        if !alike {
+            return Err(Error::spec("state", "its parts are of another configuration than the whole"));
+        }
+        self.listing.as_ref().map_or(Ok(()), Listing::check)
+    }
+
     /// A run at step 0.
     pub(super) fn new(config: SamplerConfig) -> Result<Run> {
         config.validate()?;

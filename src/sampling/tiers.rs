@@ -111,7 +111,8 @@ impl TierBand {
 }
 
 /// Splits `total` by shares: everybody gets the whole part, what is left goes to the largest remainders, at equal
-/// remainders to the first. Shares need not add up to 1; where all are 0 nobody gets anything.
+/// remainders to the first. Shares need not add up to 1; one that is below 0 or no number counts as 0; where all are 0, or
+/// their sum overflows, nobody gets anything.
 ///
 /// ```
 /// use cosmine::sampling::split;
@@ -119,6 +120,7 @@ impl TierBand {
 /// assert_eq!(split(4, &[0.4, 0.4, 0.2]), [2, 1, 1]);
 /// ```
 pub fn split(total: usize, shares: &[f64]) -> Vec<usize> {
+    let shares: Vec<f64> = shares.iter().map(|share| share.max(0.0)).collect();
     let sum: f64 = shares.iter().sum();
     if !(sum > 0.0 && sum.is_finite()) {
         return vec![0; shares.len()];
@@ -187,6 +189,8 @@ mod tests {
         assert_eq!(split(5, &[0.0, 0.0]), [0, 0]);
         assert_eq!(split(0, &[0.5, 0.5]), [0, 0]);
         assert_eq!(split(3, &[]), [0; 0]);
+        assert_eq!(split(4, &[-1.0, 3.0]), [0, 4]);
+        assert_eq!(split(4, &[f64::NAN, 3.0, 1.0]), [0, 3, 1]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub struct Health {
     /// The loss. NaN and infinities are trouble.
     pub loss: Option<f64>,
+    /// Whether all gradients are finite. One that is not is trouble.
+    pub finite_gradients: Option<bool>,
     /// Uniformity of the embeddings, `ln mean exp(−2·d²)` over pairs of unit rows with distance `d`: −4 where rows lie
     /// all about, 0 where all are one.
     pub uniformity: Option<f64>,
@@ -39,7 +41,7 @@ pub struct TroubleConfig {
     /// An evenness of use below this is trouble; 0 never.
     pub even_use: f64,
     /// For how many steps on end, of those that measure it, a spike, collapse, starving or concentration must last; 1 or
-    /// above. A loss that is not finite never waits.
+    /// above. A loss or a gradient that is not finite never waits.
     pub patience: u64,
 }
 
@@ -66,19 +68,29 @@ impl TroubleConfig {
     pub fn validate(&self) -> Result<()> {
         let from_zero = 0.0..=f64::MAX;
         for (argument, value, right, range) in [
-            ("trouble.decay", self.decay, (0.0..1.0).contains(&self.decay), "[0, 1)"),
-            ("trouble.spike_deviations", self.spike_deviations, from_zero.contains(&self.spike_deviations), "[0, ∞)"),
-            ("trouble.spike_relative", self.spike_relative, from_zero.contains(&self.spike_relative), "[0, ∞)"),
-            ("trouble.collapse_uniformity", self.collapse_uniformity, self.collapse_uniformity <= 0.0, "(−∞, 0]"),
-            ("trouble.starved_share", self.starved_share, (0.0..=1.0).contains(&self.starved_share), "[0, 1]"),
-            ("trouble.even_use", self.even_use, (0.0..=1.0).contains(&self.even_use), "[0, 1]"),
+            ("safety.trouble.decay", self.decay, (0.0..1.0).contains(&self.decay), "[0, 1)"),
+            (
+                "safety.trouble.spike_deviations",
+                self.spike_deviations,
+                from_zero.contains(&self.spike_deviations),
+                "[0, ∞)",
+            ),
+            ("safety.trouble.spike_relative", self.spike_relative, from_zero.contains(&self.spike_relative), "[0, ∞)"),
+            (
+                "safety.trouble.collapse_uniformity",
+                self.collapse_uniformity,
+                self.collapse_uniformity <= 0.0,
+                "(−∞, 0]",
+            ),
+            ("safety.trouble.starved_share", self.starved_share, (0.0..=1.0).contains(&self.starved_share), "[0, 1]"),
+            ("safety.trouble.even_use", self.even_use, (0.0..=1.0).contains(&self.even_use), "[0, 1]"),
         ] {
             if !right {
                 return Err(Error::spec(argument, format!("{value} is not in {range}")));
             }
         }
         match self.patience {
-            0 => Err(Error::spec("trouble.patience", "0 steps; 1 acts at once")),
+            0 => Err(Error::spec("safety.trouble.patience", "0 steps; 1 acts at once")),
             _ => Ok(()),
         }
     }
@@ -119,6 +131,9 @@ impl Watch {
     pub(super) fn observe(&mut self, health: &Health) -> Option<String> {
         if let Some(loss) = health.loss.filter(|loss| !loss.is_finite()) {
             return Some(format!("the loss is {loss}"));
+        }
+        if health.finite_gradients == Some(false) {
+            return Some("a gradient is NaN or infinite".to_owned());
         }
         let config = &self.config;
         let above = |value: Option<f64>, limit: f64| value.filter(|value| *value > limit || value.is_nan());

@@ -138,6 +138,16 @@ impl Listing {
         Ok(Listing { mined: MinedLists::new(queries.rows.rows(), keys), ids })
     }
 
+    /// An error where ids lead to no list, or lists to no key.
+    pub(super) fn check(&self) -> Result<()> {
+        self.mined.check()?;
+        let ids = self.ids.as_deref().unwrap_or_default();
+        match ids.windows(2).all(|pair| pair[0].0 < pair[1].0) && ids.iter().all(|(_, at)| *at < self.mined.len()) {
+            true => Ok(()),
+            false => Err(Error::spec("state", "the ids of its queries are not those of its lists")),
+        }
+    }
+
     /// The list of the query with an id, where there is one to draw from.
     pub(super) fn of(&self, id: i64, step: u64, max_age: Option<u64>) -> Option<&[usize]> {
         let query = match &self.ids {

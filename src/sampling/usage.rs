@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::checked;
 use crate::error::{Error, Result};
 use crate::spec::Bitset;
 
@@ -22,6 +23,22 @@ pub struct UsageConfig {
 impl Default for UsageConfig {
     fn default() -> Self {
         UsageConfig { cap: None, decay: 0.99, penalty: 0.0 }
+    }
+}
+
+impl UsageConfig {
+    pub(super) fn validate(&self) -> Result<()> {
+        if let Some(cap) = self.cap.filter(|cap| cap.is_nan() || *cap <= Usage::FORGOTTEN) {
+            let reason = format!("{cap} is not above {}; leave it out for no cap", Usage::FORGOTTEN);
+            return Err(Error::spec("usage.cap", reason));
+        }
+        if !(self.decay > 0.0 && self.decay <= 1.0) {
+            return Err(Error::spec("usage.decay", format!("{} is not in (0, 1]", self.decay)));
+        }
+        if !self.penalty.is_finite() || self.penalty < 0.0 {
+            return Err(Error::spec("usage.penalty", format!("{} is not in [0, ∞)", self.penalty)));
+        }
+        Ok(())
     }
 }
 
@@ -44,6 +61,7 @@ impl Default for UsageConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
+    #[serde(deserialize_with = "checked::config")]
     config: UsageConfig,
     keys: BTreeMap<usize, Uses>,
     /// The step of the last sweep for forgotten keys.
@@ -72,16 +90,7 @@ impl Usage {
     /// # Errors
     /// [`Error::Spec`] where the configuration is out of range.
     pub fn new(config: UsageConfig) -> Result<Self> {
-        if config.cap.is_some_and(|cap| cap.is_nan() || cap <= Usage::FORGOTTEN) {
-            let reason = format!("{:?} is not above {}; leave it out for no cap", config.cap, Usage::FORGOTTEN);
-            return Err(Error::spec("usage.cap", reason));
-        }
-        if !(config.decay > 0.0 && config.decay <= 1.0) {
-            return Err(Error::spec("usage.decay", format!("{} is not in (0, 1]", config.decay)));
-        }
-        if !config.penalty.is_finite() || config.penalty < 0.0 {
-            return Err(Error::spec("usage.penalty", format!("{} is not in [0, ∞)", config.penalty)));
-        }
+        config.validate()?;
         Ok(Usage { config, keys: BTreeMap::new(), swept: 0 })
     }
 

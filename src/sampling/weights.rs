@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::checked;
 use crate::error::{Error, Result};
 use crate::spec::Lists;
 
@@ -53,6 +54,22 @@ impl Default for WeightsConfig {
     }
 }
 
+impl WeightsConfig {
+    pub(super) fn validate(&self) -> Result<()> {
+        for (argument, value, right, range) in [
+            ("weights.decay", self.decay, (0.0..1.0).contains(&self.decay), "[0, 1)"),
+            ("weights.power", self.power, (0.0..=1.0).contains(&self.power), "[0, 1]"),
+            ("weights.min", self.min, self.min > 0.0 && self.min <= 1.0, "(0, 1]"),
+            ("weights.max", self.max, self.max >= 1.0 && self.max.is_finite(), "[1, ∞)"),
+        ] {
+            if !right {
+                return Err(Error::spec(argument, format!("{value} is not in {range}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Importance weights per key: with `u` a key's average usefulness and `ū` the mean of `u` over the keys measured,
 ///
 /// `weight = clamp((u / ū)^power, min, max)`,
@@ -85,6 +102,7 @@ impl Default for WeightsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
+    #[serde(deserialize_with = "checked::config")]
     config: WeightsConfig,
     /// Sum and weight of each key's average.
     keys: BTreeMap<usize, (f64, f64)>,
@@ -97,16 +115,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Spec`] where the configuration is out of range.
     pub fn new(config: WeightsConfig) -> Result<Self> {
-        for (argument, value, right, range) in [
-            ("weights.decay", config.decay, (0.0..1.0).contains(&config.decay), "[0, 1)"),
-            ("weights.power", config.power, (0.0..=1.0).contains(&config.power), "[0, 1]"),
-            ("weights.min", config.min, config.min > 0.0 && config.min <= 1.0, "(0, 1]"),
-            ("weights.max", config.max, config.max >= 1.0 && config.max.is_finite(), "[1, ∞)"),
-        ] {
-            if !right {
-                return Err(Error::spec(argument, format!("{value} is not in {range}")));
-            }
-        }
+        config.validate()?;
         Ok(Weights { config, keys: BTreeMap::new(), mean: 0.0 })
     }
 
@@ -166,14 +175,19 @@ impl Weights {
     /// [`Error::Shape`] where a list names a place behind `keys`.
     pub fn rows(&self, lists: &Lists, keys: &[usize]) -> Result<Vec<f32>> {
         lists.validate("lists", lists.rows(), keys.len())?;
+        Ok(Weights::mean_of(lists, |place| self.of(keys[place])))
+    }
+
+    /// The same by the weight of each place.
+    pub(super) fn mean_of(lists: &Lists, weight: impl Fn(usize) -> f64) -> Vec<f32> {
         let means: Vec<f64> = (0..lists.rows())
             .map(|row| match lists.get(row) {
                 [] => 1.0,
-                list => list.iter().map(|place| self.of(keys[*place])).sum::<f64>() / list.len() as f64,
+                list => list.iter().map(|place| weight(*place)).sum::<f64>() / list.len() as f64,
             })
             .collect();
         let mean = means.iter().sum::<f64>() / means.len() as f64;
-        Ok(means.into_iter().map(|row| (row / mean) as f32).collect())
+        means.into_iter().map(|row| (row / mean) as f32).collect()
     }
 }
 

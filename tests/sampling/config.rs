@@ -69,8 +69,15 @@ fn every_wrong_value_is_a_typed_error() {
         ("tiers.semi_hard.select = { softmax = inf }", "tiers.semi_hard.select"),
         ("guards.above = inf", "guards.above"),
         ("guards.duplicates = nan", "guards.duplicates"),
-        ("curriculum.temperature = 0", "temperature"),
-        ("curriculum.margin = nan", "margin"),
+        ("curriculum.temperature = 0", "curriculum.temperature"),
+        ("curriculum.margin = nan", "curriculum.margin"),
+        ("curriculum.band.lo = nan", "curriculum.band.lo"),
+        ("curriculum.shares = { hard = -1 }", "curriculum.shares"),
+        ("curriculum.controller.gain = 0", "curriculum.controller.gain"),
+        ("safety.trouble.patience = 0", "safety.trouble.patience"),
+        ("negatives = 1_000_000_000_000", "negatives"),
+        ("sources = { corpus = 1e308, bank = 1e308 }", "sources"),
+        ("tiers = { hard.share = 1e308, semi_hard.share = 1e308 }", "tiers"),
         ("curriculum.shares = { easy = 1 }", "curriculum.shares"),
         ("metric = 'dot'\ncurriculum.controller = {}", "curriculum.controller"),
         ("bank.slots = 0", "bank.slots"),
@@ -101,12 +108,13 @@ fn every_wrong_value_is_a_typed_error() {
         ("negatives = -1", "config"),
         ("metric = 'l2'", "config"),
     ] {
-        match SamplerConfig::from_toml(text).and_then(|config| Sampler::new(&Device::cpu(), config)).map(|_| ()) {
+        match SamplerConfig::from_toml(text) {
             Err(Error::Spec { argument: found, .. }) => assert_eq!(found, argument, "{text}"),
             other => panic!("{text}: {other:?}"),
         }
     }
     let mut config = SamplerConfig::default();
     config.curriculum.temperature = (-1.0).into();
+    assert!(config.validate().is_err());
     assert!(Sampler::new(&Device::cpu(), config).is_err());
 }

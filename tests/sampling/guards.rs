@@ -1,10 +1,11 @@
 //! What the draw keeps from a query, the loss keeps from it too, whoever drew it; and excluded is excluded everywhere.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig, Source};
 use cosmine::spec::{Lists, Metric};
-use cosmine::{Device, Dtype, Error, Matrix};
+use cosmine::{Device, Dtype, Error, Matrix, Rows};
 
 use crate::brute::scores;
 use crate::common::data::{KINDS, Kind, rng, rows};
@@ -173,4 +174,45 @@ fn lists_that_do_not_fit_are_errors() {
             assert!(matches!(error, Error::Shape { argument: "excluded", .. }), "{error}");
         }
     }
+}
+
+/// Rows that count how many of them were read.
+struct Counting(Matrix<'static>, AtomicUsize);
+
+impl Rows for Counting {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn dtype(&self) -> Dtype {
+        self.0.dtype()
+    }
+    fn read(&self, range: std::ops::Range<usize>) -> cosmine::Result<Matrix<'_>> {
+        self.1.fetch_add(range.len(), Ordering::Relaxed);
+        self.0.read(range)
+    }
+}
+
+/// Of 600 copies of the positive each is looked at a few times at most, whatever is wanted.
+#[test]
+fn many_duplicates_take_few_scans() {
+    let mut data: Vec<f32> = (0..600).flat_map(|_| [1.0, 0.25, 0.5]).collect();
+    data.extend((0..20).flat_map(|key| [0.5, -1.0 - key as f32, 0.25]));
+    let corpus = Counting(Matrix::from_vec(data, 620, 3).unwrap(), AtomicUsize::new(0));
+    let queries = Matrix::from_vec(vec![0.75_f32, 0.25, 0.5], 1, 3).unwrap();
+    let keys = corpus.0.slice(0..1).unwrap();
+    let config = "negatives = 2\nguards.above = 2\ntiers.hard.share = 1\ntiers.semi_hard.share = 0\n\
+                  tiers.random = { share = 0, floor = 0 }";
+    let mut sampler = sampler(config);
+    let batch = Batch::new(&queries, &keys).ids(&[0], &[0]);
+    let draw = sampler.draw(&batch, Some(&Corpus::new(&corpus))).unwrap();
+    assert_eq!(draw.duplicates, 599);
+    let scans = corpus.1.load(Ordering::Relaxed) / 620;
+    assert!(scans < 60, "{scans} scans; two duplicates at a time take 300");
+    assert!(draw.negatives.len() == 2 && draw.negatives.iter().all(|one| one.key >= 600));
+    let all = Lists::from_rows([0..620]);
+    let listed = sampler.draw(&batch.candidates(&all), Some(&Corpus::new(&corpus))).unwrap();
+    assert_eq!((listed.negatives, listed.duplicates), (draw.negatives, draw.duplicates));
 }

@@ -148,3 +148,52 @@ fn listed_rows_of_ones_own_are_drawn_and_gathered() {
         });
     }
 }
+
+/// What other schemes give does not move the controller: on the way up its band is where it was.
+#[test]
+fn the_controller_rests_while_it_is_not_in_force() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let text = "negatives = 4\ncurriculum.controller = { hardness = 0.9, within = 0.0, tail = 0.1 }\n\
+                safety.ladder = ['curriculum', 'in_batch']";
+    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(text).unwrap()).unwrap();
+    let controller = |sampler: &Sampler| {
+        let state = serde_json::to_value(sampler.save().unwrap()).unwrap();
+        state["run"]["curriculum"]["controller"].clone()
+    };
+    let start = controller(&sampler);
+    (0..3).for_each(|_| drop(run.step(&device, &mut sampler)));
+    let before = controller(&sampler);
+    assert_ne!(before["ln_tail"], start["ln_tail"]);
+    sampler.roll_back(Scheme::InBatch, "as a test").unwrap();
+    (0..5).for_each(|_| drop(run.step(&device, &mut sampler)));
+    assert_eq!(controller(&sampler), before);
+    sampler.roll_back(Scheme::Curriculum, "as a test").unwrap();
+    run.step(&device, &mut sampler);
+    assert_ne!(controller(&sampler), before);
+}
+
+#[test]
+fn the_margin_of_the_curriculum_is_the_losss() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let text = "negatives = 4\ncurriculum.margin = { piecewise = [[0, 0.25], [2, 0.125]] }";
+    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(text).unwrap()).unwrap();
+    let margins: Vec<f32> = (0..3).map(|_| run.step(&device, &mut sampler).0.info_nce().margin).collect();
+    assert_eq!(margins, [0.25, 0.1875, 0.125]);
+}
+
+/// Gradients that are not finite are told as what they are.
+#[test]
+fn trouble_with_a_gradient_is_told_as_such() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let mut sampler = Sampler::new(&device, SamplerConfig::default()).unwrap();
+    run.with(0, 0..BATCH, |batch, corpus| {
+        let draw = sampler.draw(batch, Some(corpus)).unwrap();
+        let negatives = sampler.negative_rows(&draw, batch, Some(corpus)).unwrap();
+        let (queries, keys) = (run.queries.slice(0..BATCH).unwrap(), run.corpus(0).slice(0..BATCH).unwrap());
+        let (loss, mut gradients) = device.info_nce_grad(&draw.info_nce(), &queries, &keys, Some(&negatives)).unwrap();
+        gradients.keys[3] = f32::INFINITY;
+        let record = sampler.observe(&draw, batch, &loss, &gradients).unwrap();
+        assert!(record.events[0].message.contains("a gradient is NaN or infinite"), "{:?}", record.events);
+        assert_eq!(sampler.scheme(), Scheme::SemiHard);
+    });
+}

@@ -10,6 +10,9 @@ use super::{BankConfig, CurriculumConfig, HashingConfig, RefreshConfig, SafetyCo
 use crate::error::{Error, Result};
 use crate::spec::{Band, Metric};
 
+/// Negatives of a query at most: each is dealt to a tier and a source by itself.
+const MOST_NEGATIVES: usize = 1 << 20;
+
 /// All that a sampler is told, so that a run is reproduced from one file, TOML or JSON. Every key may be left out and
 /// has the default that stands with it; a key that is not known is an error. A table that is written is taken as it
 /// stands: what it leaves out has the default of that table, given with its type.
@@ -48,7 +51,7 @@ use crate::spec::{Band, Metric};
 pub struct SamplerConfig {
     /// Seed of every draw; 0.
     pub seed: u64,
-    /// Negatives drawn for each query beside the in-batch ones; 8. With 0 the loss has the in-batch keys alone.
+    /// Negatives drawn for each query beside the in-batch ones, at most 2²⁰; 8. With 0 the loss has the in-batch keys alone.
     pub negatives: usize,
     /// How rows are compared; cosine.
     pub metric: MetricName,
@@ -312,9 +315,17 @@ impl SamplerConfig {
                 return Err(Error::spec(argument, format!("{share} must be a finite number, 0 or above")));
             }
         }
+        if self.negatives > MOST_NEGATIVES {
+            return Err(Error::spec("negatives", format!("{} for a query; at most {MOST_NEGATIVES}", self.negatives)));
+        }
         let sources = self.sources.corpus + self.sources.bank + self.sources.listed;
-        if self.negatives > 0 && !(sources > 0.0 && sources.is_finite()) {
+        if self.negatives > 0 && sources == 0.0 {
             return Err(Error::spec("sources", "all shares are 0; give one, or ask for `negatives = 0`"));
+        }
+        for (argument, sum) in [("sources", sources), ("tiers", hard.share + semi_hard.share + random.share)] {
+            if !sum.is_finite() {
+                return Err(Error::spec(argument, "the sum of the shares overflows; divide them all by one number"));
+            }
         }
         if !(0.0..=1.0).contains(&random.floor) {
             return Err(Error::spec("tiers.random.floor", format!("{} is not in [0, 1]", random.floor)));
@@ -343,6 +354,8 @@ impl SamplerConfig {
         if self.curriculum.controller.is_some() && self.metric == MetricName::Dot {
             return Err(Error::spec("curriculum.controller", "needs scores in [−1, 1]; compare rows by cosine"));
         }
+        self.usage.validate()?;
+        self.weights.as_ref().map_or(Ok(()), WeightsConfig::validate)?;
         self.safety.validate()?;
         if self.bank.slots == 0 {
             return Err(Error::spec("bank.slots", "0; a bank needs at least one slot"));

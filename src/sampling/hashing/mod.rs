@@ -14,7 +14,7 @@ use crate::error::{Error, Result, try_vec};
 use crate::matrix::Rows;
 use crate::output::{Neighbours, SpecialRows};
 use crate::plan::pieces;
-use crate::spec::{HashCodes, TopK};
+use crate::spec::{HashCodes, Shape, TopK};
 use sample::{draw, enough, exact, ranks, thresholds};
 
 /// The purposes of draws, in their counters: `smpl` and `rcll`.
@@ -140,6 +140,7 @@ impl Hashing {
         keys: &dyn Rows,
     ) -> Result<Hashing> {
         config.validate()?;
+        spec.validate(Shape { queries: queries.rows(), keys: keys.rows(), dim: keys.dim() })?;
         let widest = config.bits.unwrap_or(HashCodes::MOST_BITS);
         let thresholds = thresholds(&HashCodes::new(widest).seed(config.seed), keys)?;
         let hash = HashCodes::new(widest).seed(config.seed).thresholds(thresholds.clone());
