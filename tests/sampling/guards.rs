@@ -212,7 +212,7 @@ fn many_duplicates_take_few_scans() {
     let scans = corpus.1.load(Ordering::Relaxed) / 620;
     assert!(scans < 60, "{scans} scans; two duplicates at a time take 300");
     assert!(draw.negatives.len() == 2 && draw.negatives.iter().all(|one| one.key >= 600));
-    let all = Lists::from_rows([0..620]);
+    let all = Lists::from_rows(std::iter::once(0..620));
     let listed = sampler.draw(&batch.candidates(&all), Some(&Corpus::new(&corpus))).unwrap();
     assert_eq!((listed.negatives, listed.duplicates), (draw.negatives, draw.duplicates));
 }
