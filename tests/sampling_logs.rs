@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use cosmine::Error;
 use cosmine::sampling::statistics::score_summary;
 use cosmine::sampling::{
-    HeldOutRecord, JsonLines, Log, Source, SourceRecord, StepRecord, TensorBoard, TierRecord, read_json_lines,
+    AgeRecord, BandRecord, HashingRecord, HeldOutRecord, JsonLines, Log, RefreshRecord, Source, SourceRecord,
+    StepRecord, TensorBoard, TierRecord, UsageRecord, read_json_lines,
 };
 
 /// A directory that goes away.
@@ -32,7 +33,7 @@ impl Drop for Directory {
     }
 }
 
-/// A record that says a little of most things, different at each step.
+/// A record that says every number, each different from the others and at each step.
 fn record(step: u64) -> StepRecord {
     let at = step as f64;
     let scores = |shift: f32| {
@@ -42,8 +43,14 @@ fn record(step: u64) -> StepRecord {
     StepRecord {
         step,
         seconds: Some(0.25 * at),
+        mining_seconds: Some(0.0625 + at),
         scheme: "curriculum".to_owned(),
         loss: Some(3.0 / (1.0 + at)),
+        temperature: Some(0.05 + at),
+        hardness: Some(0.625 + at),
+        gap: Some(0.15 + at),
+        gap_rate: Some(-0.01 - at),
+        band: BandRecord { lo: Some(-0.3 - at), hi: Some(0.7 + at), margin: Some(0.02 + at), ratio: Some(0.95 + at) },
         positives: scores(0.3),
         negatives: scores(-0.2),
         sources: vec![SourceRecord { source: Source::Bank, drawn: 40 + step, gradient_mass: Some(0.125) }],
@@ -52,10 +59,21 @@ fn record(step: u64) -> StepRecord {
             share: 0.5,
             drawn: 20,
             missing: step,
-            mean_score: None,
-            gradient_mass: None,
+            mean_score: Some(0.3125 + at),
+            gradient_mass: Some(0.1875 + at),
         }],
         rejected: BTreeMap::from([("group".to_owned(), 7 * step)]),
+        suspects: Some(100 + step),
+        short_rows: Some(200 + step),
+        age: Some(AgeRecord { mean: 300.5 + at, max: 400 + step }),
+        usage: Some(UsageRecord { gini: 0.6875 + at, effective_keys: 500.0 + at, most_used: 600.0 + at }),
+        hashing: Some(HashingRecord { bits: 64, target_recall: 0.9 + at, recall: 0.91 + at, sampled: 700 + step }),
+        refresh: Some(RefreshRecord {
+            embedded: 800 + step,
+            mined: 900 + step,
+            stale: 1000 + step,
+            oldest: 1100 + step,
+        }),
         held_out: step.is_multiple_of(4).then(|| HeldOutRecord {
             recall: BTreeMap::from([(1, 0.25), (10, 0.5)]),
             mrr: 0.375,
@@ -63,7 +81,7 @@ fn record(step: u64) -> StepRecord {
             tied: Some(step),
             alignment: 0.5,
             uniformity: -2.5,
-            purity: None,
+            purity: Some(0.8125),
         }),
         ..StepRecord::default()
     }

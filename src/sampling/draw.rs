@@ -27,6 +27,30 @@ use crate::spec::{InfoNce, Lists, length};
 /// # let _ = batch;
 /// # Ok::<(), cosmine::Error>(())
 /// ```
+///
+/// Beside the corpus: edits of each query's text, keys of its own that are no rows of the corpus; and two rows of the corpus
+/// that the first query never gets.
+/// ```
+/// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig, Source};
+/// use cosmine::spec::Lists;
+/// use cosmine::{Device, Matrix};
+/// let wave = |rows: usize, step: f32| {
+///     Matrix::from_vec((0..rows * 8).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>(), rows, 8)
+/// };
+/// let (queries, corpus, edits) = (wave(2, 0.7)?, wave(30, 1.3)?, wave(4, 0.9)?);
+/// let (listed, excluded) = (Lists::from_rows([[0, 1], [2, 3]]), Lists::from_rows([vec![5, 6], vec![]]));
+/// let batch = Batch::new(&queries, &queries)
+///     .ids(&[100, 101], &[100, 101])
+///     .listed(&listed)
+///     .listed_rows(&edits, None)
+///     .excluded(&excluded);
+/// let config = SamplerConfig::from_toml("negatives = 4\nsources = { corpus = 1, listed = 1 }")?;
+/// let draw = Sampler::new(&Device::cpu(), config)?.draw(&batch, Some(&Corpus::new(&corpus)))?;
+/// let of = |source| draw.negatives.iter().filter(move |negative| negative.source == source);
+/// assert!(of(Source::Listed).count() == 4 && of(Source::Listed).all(|edit| edit.key / 2 == edit.query));
+/// assert!(of(Source::Corpus).count() == 4 && !of(Source::Corpus).any(|key| key.query == 0 && [5, 6].contains(&key.key)));
+/// # Ok::<(), cosmine::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     pub(super) queries: &'a dyn Rows,

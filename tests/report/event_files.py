@@ -17,7 +17,11 @@ records = [json.loads(line) for line in (directory / "run.jsonl").read_text().sp
 
 def scalars(record):
     """The scalars of a record that the run has, by tag."""
-    expected = {"loss": record["loss"], "seconds/run": record["seconds"]}
+    expected = {"seconds/run": record["seconds"], "seconds/mining": record["mining_seconds"]}
+    expected |= {"gap/average": record["gap"], "gap/rate": record["gap_rate"]}
+    expected |= {field: record[field] for field in ("loss", "temperature", "hardness", "suspects", "short_rows")}
+    for part in ("band", "age", "usage", "hashing", "refresh"):
+        expected |= {f"{part}/{field}": value for field, value in record[part].items()}
     for kind in ("positives", "negatives"):
         expected[f"scores/mean_of_{kind}"] = record[kind]["mean"]
         expected[f"scores/median_of_{kind}"] = record[kind]["quantiles"][2]
@@ -25,7 +29,7 @@ def scalars(record):
         expected[f"sources/{source['source']}/drawn"] = source["drawn"]
         expected[f"sources/{source['source']}/gradient_mass"] = source["gradient_mass"]
     for tier in record["tiers"]:
-        for field in ("share", "drawn", "missing"):
+        for field in ("share", "drawn", "missing", "mean_score", "gradient_mass"):
             expected[f"tiers/{tier['name']}/{field}"] = tier[field]
     for rule, keys in record["rejected"].items():
         expected[f"rejected/{rule}"] = keys
@@ -34,7 +38,7 @@ def scalars(record):
         for kind in ("recall", "ndcg"):
             for depth, value in held_out[kind].items():
                 expected[f"held_out/{kind}@{depth}"] = value
-        for field in ("mrr", "tied", "alignment", "uniformity"):
+        for field in ("mrr", "tied", "alignment", "uniformity", "purity"):
             expected[f"held_out/{field}"] = held_out[field]
     return expected
 

@@ -316,18 +316,22 @@ fn the_cap_keeps_used_keys_away() {
     let device = Device::cpu();
     let config =
         "negatives = 6\ntiers.hard.share = 1\ntiers.semi_hard.share = 0\ntiers.random = { share = 0, floor = 0 }\n";
-    let used = |more: &str| {
+    let used = |more: &str, cap: i32| {
         let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(&format!("{config}{more}")).unwrap()).unwrap();
         let mut uses = std::collections::BTreeMap::new();
         for _ in 0..8 {
             let (draw, _) = run.step(&device, &mut sampler);
+            // A key is drawn by any number of queries of one step, and by none from then on.
+            let worn = draw.negatives.iter().find(|negative| uses.get(&negative.id).is_some_and(|uses| *uses >= cap));
+            assert!(worn.is_none(), "{more}: {worn:?}");
             draw.negatives.iter().for_each(|negative| *uses.entry(negative.id).or_insert(0) += 1);
         }
         uses
     };
-    let (free, capped, penalised) =
-        (used(""), used("usage = { cap = 3, decay = 1.0 }"), used("usage = { penalty = 0.2, decay = 1.0 }"));
-    // A key is drawn by any number of queries of one step, and by none from then on.
+    let free = used("", i32::MAX);
+    let capped = used("usage = { cap = 3, decay = 1.0 }", 3);
+    let penalised = used("usage = { penalty = 0.2, decay = 1.0 }", i32::MAX);
+    assert!(free.values().any(|uses| *uses > 3), "nothing would be kept away");
     assert!(
         capped.len() > free.len() && penalised.len() > free.len(),
         "{} {} {}",
@@ -336,6 +340,22 @@ fn the_cap_keeps_used_keys_away() {
         penalised.len()
     );
     assert!(penalised.values().max() < free.values().max());
+}
+
+#[test]
+fn ages_count_from_the_step_at_which_a_key_was_embedded() {
+    let run = Run::new();
+    let device = Device::cpu();
+    let mut sampler = Sampler::new(&device, SamplerConfig::default()).unwrap();
+    (0..3).for_each(|_| drop(run.step(&device, &mut sampler)));
+    let steps: Vec<u64> = (0..KEYS as u64).map(|key| key % 4).collect();
+    run.with(3, 0..BATCH, |batch, corpus| {
+        let draw = sampler.draw(batch, Some(&corpus.embedded_at(&steps))).unwrap();
+        assert!(draw.negatives.iter().all(|negative| negative.age == Some(3 - steps[negative.key])));
+        let ages: Vec<f64> = draw.negatives.iter().map(|negative| (3 - steps[negative.key]) as f64).collect();
+        let age = sampler.advance(&draw, batch).unwrap().age.unwrap();
+        assert_eq!((age.mean, age.max), (ages.iter().sum::<f64>() / ages.len() as f64, 3));
+    });
 }
 
 #[test]

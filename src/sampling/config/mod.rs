@@ -204,6 +204,30 @@ impl Default for RandomTier {
 
 /// What keeps false negatives out. A query's own positive, the keys of its batch, keys of its group and the rows that
 /// are excluded for it are never drawn, whatever stands here.
+///
+/// ```
+/// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig};
+/// use cosmine::{Device, Matrix};
+/// // A query and its positive, 60 degrees apart; keys of the corpus by their angle to the query.
+/// let at = |degrees: &[f32]| {
+///     let rows = degrees.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]);
+///     Matrix::from_vec(rows.collect::<Vec<f32>>(), degrees.len(), 2)
+/// };
+/// let (query, positive, corpus) = (at(&[0.0])?, at(&[60.0])?, at(&[10.0, 60.5, 58.0, 90.0])?);
+/// let drawn = |guards: &str| -> cosmine::Result<Vec<usize>> {
+///     let tiers = "[tiers]\nhard = { share = 1 }\nsemi_hard = { share = 0 }\nrandom = { share = 0, floor = 0 }";
+///     let config = SamplerConfig::from_toml(&format!("negatives = 4\n{guards}\n{tiers}"))?;
+///     let batch = Batch::new(&query, &positive).ids(&[100], &[100]);
+///     let draw = Sampler::new(&Device::cpu(), config)?.draw(&batch, Some(&Corpus::new(&corpus)))?;
+///     let mut keys: Vec<usize> = draw.negatives.iter().map(|negative| negative.key).collect();
+///     keys.sort();
+///     Ok(keys)
+/// };
+/// assert_eq!(drawn("guards = { above = 2, duplicates = 2 }")?, [0, 1, 2, 3]);
+/// // The first is far nearer to the query than its positive, the next two are near duplicates of the positive.
+/// assert_eq!(drawn("")?, [3]);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guards {

@@ -29,7 +29,29 @@ const PAIRS: usize = 1 << 22;
 const COUNT_COST: u64 = 4;
 const ELEMENT_COST: u64 = 2;
 
-/// How searches are pruned.
+/// How searches are pruned. In a [`SamplerConfig`](super::SamplerConfig), for its draws and its lists:
+///
+/// ```
+/// use cosmine::sampling::{Batch, Corpus, Queries, Sampler, SamplerConfig};
+/// use cosmine::{Device, Matrix};
+/// let noise = |i: usize| ((i * i % 4093) * 7919 % 997) as f32 / 498.5 - 1.0;
+/// let queries = Matrix::from_vec((0..300 * 16).map(|i| noise(i) + 0.3 * noise(i + 7777)).collect(), 300, 16)?;
+/// let keys = Matrix::from_vec((0..300 * 16).map(noise).collect(), 300, 16)?;
+/// let config = "negatives = 4\nhashing = { target_recall = 0.9, sample = 300, measured = 64 }\n\
+///               [tiers]\nhard = { share = 1 }\nsemi_hard = { share = 0 }\nrandom = { share = 0, floor = 0 }";
+/// let mut sampler = Sampler::new(&Device::cpu(), SamplerConfig::from_toml(config)?)?;
+/// let corpus = Corpus::new(&keys);
+/// // Chooses the codes, by what they find of the exact answer for a sample of the queries.
+/// sampler.refresh(&Queries::new(&queries), &corpus)?;
+/// let (batch_queries, batch_keys) = (queries.slice(0..64)?, keys.slice(0..64)?);
+/// let ids: Vec<i64> = (0..64).collect();
+/// let batch = Batch::new(&batch_queries, &batch_keys).ids(&ids, &ids);
+/// let draw = sampler.draw(&batch, Some(&corpus))?;
+/// // Every record says what was found of the exact answer, on as many queries as are measured.
+/// let hashing = sampler.advance(&draw, &batch)?.hashing.unwrap();
+/// assert!(hashing.bits < 1024 && hashing.sampled == 64 && hashing.recall > 0.8);
+/// # Ok::<(), cosmine::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HashingConfig {
