@@ -10,6 +10,7 @@
 use super::gate::Gate;
 use super::settle::Asked;
 use super::sieve::Loss;
+use crate::backend::best::Wanted;
 use crate::backend::bounds::round_down;
 use crate::output::Rejected;
 
@@ -67,11 +68,16 @@ fn room_for(wanted: usize) -> usize {
 }
 
 /// How many keys a query holds before it looks which of them are still needed.
-fn room_of(gate: &Gate) -> usize {
-    match gate.draws() {
-        true => MOST_DRAWN + MOST_PER_DRAWN * gate.wanted_drawn(),
-        false => MOST + MOST_PER_WANTED * gate.wanted(),
+fn room(hardest: usize, drawn: usize) -> usize {
+    match drawn {
+        0 => MOST_PER_WANTED.saturating_mul(hardest).saturating_add(MOST),
+        _ => MOST_PER_DRAWN.saturating_mul(drawn).saturating_add(MOST_DRAWN),
     }
+}
+
+/// The same for what a gate wants.
+fn room_of(gate: &Gate) -> usize {
+    room(gate.wanted(), gate.wanted_drawn())
 }
 
 impl Guess {
@@ -120,9 +126,10 @@ impl<'a> Search<'a> {
     }
 
     /// Bytes that are held for a query, at most.
-    pub(crate) fn most_bytes(wanted: usize, keys: usize) -> usize {
-        let held = MOST_PER_WANTED.saturating_mul(wanted).saturating_add(MOST).min(keys);
-        held.saturating_mul(2 * size_of::<Held>()).saturating_add(wanted.saturating_mul(2 * size_of::<i32>()))
+    pub(crate) fn most_bytes(wanted: Wanted, keys: usize) -> usize {
+        let held = room(wanted.hardest, wanted.drawn).min(keys);
+        let guessed = wanted.hardest.saturating_mul(2 * size_of::<i32>());
+        held.saturating_mul(2 * size_of::<Held>()).saturating_add(guessed)
     }
 
     /// What a value plus its residual must reach, and a value less its residual must not pass.

@@ -120,9 +120,7 @@ fn make_plan(cpu: &Cpu, pair: Pair, wanted: Wanted, arithmetic: Arithmetic) -> S
     let state_bytes = match arithmetic {
         Arithmetic::F32 => state_bytes,
         // What a search holds, and the values of a panel.
-        Arithmetic::Bytes => {
-            state_bytes.saturating_add(Search::most_bytes(wanted.hardest, shape.keys)).saturating_add(256)
-        }
+        Arithmetic::Bytes => state_bytes.saturating_add(Search::most_bytes(wanted, shape.keys)).saturating_add(256),
     };
     let plan = plan::scan(shape, cpu.limits(), arithmetic, state_bytes, keys.read_bytes_per_row());
     match arithmetic {
