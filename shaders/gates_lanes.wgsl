@@ -1,13 +1,9 @@
 // The gates of a tile for a processor that plays a GPU: see scan_lanes.wgsl. Each lane reads one row's gate for all of
-// the subgroup; scores are marked first, and those that are marked, which are few, are written in a loop that ends when
-// no lane has one left.
+// the subgroup.
 
 #include "scan_lanes.wgsl"
 
-var<private> scores: array<f32, 32>;
-var<private> draws: array<i32, 32>;
-// One bit for each score of the thread, row by row: keys that pass, and that lie too near a limit to be counted.
-var<private> passing: u32;
+// One bit for each score of the thread, row by row: keys that lie too near a limit to be counted.
 var<private> near: u32;
 // The keys that each rule rejects, a byte a rule, of the row that the thread has read.
 var<private> rejected: u32;
@@ -46,77 +42,58 @@ fn count_row(i: u32, gate: Gate, score: vec4<f32>, held: vec4<bool>, lane: u32) 
     rejected = select(rejected, all, lane == i);
 }
 
-fn gate_row(i: u32, dots: vec4<f32>, own: Gate, across: Across, lane: u32) {
+#include "admit_passing_lanes.wgsl" where CANONICAL = 0
+#include "admit_all_lanes.wgsl" where CANONICAL = 1
+
+fn gate_row(i: u32, dots: vec4<f32>, own: Gate, across: Across, thread: vec3<u32>) {
     let gate = gate_from(own, i);
     let score = (dots * gate.band.x) * across.factors;
     let held = held_of(i, across, gate.own, gate.band.w);
-    let inside = held & (score >= vec4<f32>(gate.band.y)) & (score <= vec4<f32>(gate.band.z));
-    var passes = score >= vec4<f32>(gate.needed);
-    for (var j = 0u; j < 4u; j++) {
-        scores[4u * i + j] = score[j];
+    take_row(i, gate, score, held, across);
+    if COUNT == 1u {
+        count_row(i, gate, score, held, thread.x % 8u);
     }
-    if DRAW != 0u {
-        let drawn = vec4<i32>(
-            draw_of(gate, score.x, across.columns.x),
-            draw_of(gate, score.y, across.columns.y),
-            draw_of(gate, score.z, across.columns.z),
-            draw_of(gate, score.w, across.columns.w),
-        );
-        passes = passes | (drawn >= vec4<i32>(gate.least_draw));
-        for (var j = 0u; j < 4u; j++) {
-            draws[4u * i + j] = drawn[j];
+}
+
+/// Notes the pairs that are too near a limit, and counts what the rules reject of the row that the lane has read.
+fn end_of_count(own_row: u32, own: Gate, first_row: u32, first_column: u32, thread: vec3<u32>) {
+    while subgroupAny(near != 0u) {
+        if near != 0u {
+            let n = firstTrailingBit(near);
+            near &= near - 1u;
+            note_unsure(first_row + row_of(n / 4u, thread), first_column + column_of(n % 4u, thread));
         }
     }
-    passing |= bits_of(inside & passes) << (4u * i);
-    if COUNT == 1u {
-        count_row(i, gate, score, held, lane);
+    if own.band.w != 0.0 {
+        for (var rule = 0u; rule < 4u; rule++) {
+            let keys = (rejected >> (8u * rule)) & 255u;
+            if keys > 0u {
+                atomicAdd(&unsure[1u + 4u * own_row + rule], keys);
+            }
+        }
     }
 }
 
 fn gate_part(tile: Tile, first_row: u32, first_column: u32, thread: vec3<u32>) {
-    let lane = thread.x % 8u;
-    let own_row = first_row + row_of(lane, thread);
+    let own_row = first_row + row_of(thread.x % 8u, thread);
     let own = gate_of(own_row);
     let across = across_tile(first_column, thread);
     strike_lists(own_row < parameters.rows, parameters.base + first_column, thread);
-    passing = 0u;
     near = 0u;
     rejected = 0u;
+    begin_rows(own_row);
     // One by one, so that places in arrays are constants.
-    gate_row(0u, tile.rows[0], own, across, lane);
-    gate_row(1u, tile.rows[1], own, across, lane);
-    gate_row(2u, tile.rows[2], own, across, lane);
-    gate_row(3u, tile.rows[3], own, across, lane);
-    gate_row(4u, tile.rows[4], own, across, lane);
-    gate_row(5u, tile.rows[5], own, across, lane);
-    gate_row(6u, tile.rows[6], own, across, lane);
-    gate_row(7u, tile.rows[7], own, across, lane);
-
-    while subgroupAny(passing != 0u) {
-        let n = min(firstTrailingBit(passing), 31u);
-        let gate = gate_from(own, n / 4u);
-        if passing != 0u {
-            passing &= passing - 1u;
-            let row = first_row + row_of(n / 4u, thread);
-            admit(row, first_column + column_of(n % 4u, thread), gate, scores[n], draws[n]);
-        }
-    }
+    gate_row(0u, tile.rows[0], own, across, thread);
+    gate_row(1u, tile.rows[1], own, across, thread);
+    gate_row(2u, tile.rows[2], own, across, thread);
+    gate_row(3u, tile.rows[3], own, across, thread);
+    gate_row(4u, tile.rows[4], own, across, thread);
+    gate_row(5u, tile.rows[5], own, across, thread);
+    gate_row(6u, tile.rows[6], own, across, thread);
+    gate_row(7u, tile.rows[7], own, across, thread);
+    end_of_rows(own, first_row, first_column, thread);
     if COUNT == 1u {
-        while subgroupAny(near != 0u) {
-            if near != 0u {
-                let n = firstTrailingBit(near);
-                near &= near - 1u;
-                note_unsure(first_row + row_of(n / 4u, thread), first_column + column_of(n % 4u, thread));
-            }
-        }
-        if own.band.w != 0.0 {
-            for (var rule = 0u; rule < 4u; rule++) {
-                let keys = (rejected >> (8u * rule)) & 255u;
-                if keys > 0u {
-                    atomicAdd(&unsure[1u + 4u * own_row + rule], keys);
-                }
-            }
-        }
+        end_of_count(own_row, own, first_row, first_column, thread);
     }
 }
 

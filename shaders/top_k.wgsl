@@ -107,6 +107,21 @@ fn draw_of(gate: Gate, score: f32, column: u32) -> i32 {
     return draw_key(logit, number_of(column), gate.own.zw, vec2<u32>(parameters.seed_low, parameters.seed_high));
 }
 
+/// 2⁻¹⁹, more than is rounded where an edge of magnitude 16 is widened.
+const BAND_ROUNDING = 1.9073486328125e-6;
+
+/// Whether a key that passes lies inside the band. Its edges are widened by the error; what lies this far within them does.
+fn is_certain(gate: Gate, score: f32) -> bool {
+    let widest = 2.0 * bitcast<f32>(gate.units.y) + BAND_ROUNDING;
+    return score >= gate.band.y + widest && score <= gate.band.z - widest;
+}
+
+/// The smallest rank that a key can have; 0 where it may lie outside the band.
+fn rank_of(gate: Gate, score: f32) -> u32 {
+    let smallest = ordered(clamp(score, -gate.band.w, gate.band.w) - bitcast<f32>(gate.units.y));
+    return select(0u, smallest, is_certain(gate, score));
+}
+
 /// Puts a key into a query's pool, with its rank and the smallest draw key that it can have; 0 where it may lie outside the
 /// band.
 fn admit(row: u32, column: u32, gate: Gate, score: f32, draw: i32) {
@@ -116,15 +131,12 @@ fn admit(row: u32, column: u32, gate: Gate, score: f32, draw: i32) {
     }
     let to = row * parameters.capacity * POOL_WORDS + at;
     pool[to] = parameters.base + column;
-    pool[to + parameters.capacity] = rank_of(row, gate, score);
+    pool[to + parameters.capacity] = rank_of(gate, score);
     if DRAW != 0u {
         let smallest_draw = bitcast<u32>(draw - i32(gate.units.w)) ^ 0x80000000u;
         pool[to + 2u * parameters.capacity] = select(0u, smallest_draw, is_certain(gate, score));
     }
 }
-
-#include "ranks_pending.wgsl" where CANONICAL = 0
-#include "ranks_canonical.wgsl" where CANONICAL = 1
 
 /// The number of a chunk's key among all keys.
 fn number_of(column: u32) -> vec2<u32> {

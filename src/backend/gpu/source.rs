@@ -37,6 +37,8 @@ macro_rules! files {
 /// All files of `shaders/`.
 const SHADERS: &[(&str, &str)] = files!(
     "shaders":
+    "admit_all_lanes.wgsl",
+    "admit_passing_lanes.wgsl",
     "canonical.wgsl",
     "canonical_lanes.wgsl",
     "choose.wgsl",
@@ -69,8 +71,6 @@ const SHADERS: &[(&str, &str)] = files!(
     "nth_lanes.wgsl",
     "pairs.wgsl",
     "queue_test.wgsl",
-    "ranks_canonical.wgsl",
-    "ranks_pending.wgsl",
     "rescore.wgsl",
     "rows.wgsl",
     "scan.wgsl",

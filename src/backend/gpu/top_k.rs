@@ -21,6 +21,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::exclusions::{Exclusions, NONE};
 use super::matrix_unit::{self, Form, MatrixUnit, Packed};
 use super::pairs::Listing;
@@ -289,9 +291,9 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
             queries = Some(block.queries);
         }
         let best = std::mem::take(&mut found.best);
+        let hits: Vec<Vec<Hit>> = best.into_par_iter().map(|best| answer(spec, best)).collect();
         let out = &mut found.neighbours;
-        for (row, best) in range.zip(best) {
-            let hits = answer(spec, best);
+        for (row, hits) in range.zip(hits) {
             hits.iter().try_for_each(|hit| spec.select.check_drawn(hit.score))?;
             out.counts[row] = hits.len();
             for (slot, hit) in (row * spec.k..).zip(&hits) {
@@ -422,14 +424,15 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
 
     /// Brings what the pools hold to the host.
     fn collect(&self, block: &Block<Q>, span: &Range<usize>, best: &mut [Best]) -> Result<()> {
-        let (capacity, words) = (self.capacity, self.pool_words());
+        let (capacity, words, wanted) = (self.capacity, self.pool_words(), self.wanted);
         let rows_at_once = ((64 << 20) / (capacity * words * 4)).max(1);
         for rows in pieces(best.len(), rows_at_once) {
             let mut pool = try_vec(0_u32, rows.len() * capacity * words, "the best keys of each query")?;
             let offset = self.pool_bytes(rows.start);
             self.queue.read(&block.pool, offset, bytemuck::cast_slice_mut(&mut pool))?;
-            for (row, pool) in rows.zip(pool.chunks(capacity * words)) {
-                let kept = block.kept[row][3] as usize;
+            let by_row = pool.par_chunks(capacity * words).zip(&block.kept[rows.clone()]).zip(&mut best[rows]);
+            by_row.for_each(|((pool, kept), best)| {
+                let kept = kept[3] as usize;
                 let hits: Vec<Hit> = (0..kept)
                     .map(|slot| Hit {
                         draw: if words == 3 { (pool[2 * capacity + slot] ^ 1 << 31) as i32 } else { 0 },
@@ -437,10 +440,10 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
                         key: (span.start + pool[slot] as usize) as u64,
                     })
                     .collect();
-                let drawn = if self.wanted.drawn > 0 { hits.clone() } else { Vec::new() };
-                let hardest = if self.wanted.hardest > 0 { hits } else { Vec::new() };
-                best[row].merge(hardest, drawn, self.wanted);
-            }
+                let drawn = if wanted.drawn > 0 { hits.clone() } else { Vec::new() };
+                let hardest = if wanted.hardest > 0 { hits } else { Vec::new() };
+                best.merge(hardest, drawn, wanted);
+            });
         }
         Ok(())
     }

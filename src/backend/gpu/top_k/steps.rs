@@ -37,15 +37,15 @@ impl<Q: Queue + 'static> Call<'_, Q> {
     /// How many keys the next step may have, after `seen` of them: as many as are likely to leave room in the pools. Where
     /// a scan is quick, what passes costs more than the scan: shorter steps let less pass.
     pub(super) fn next_step(&self, seen: usize, room: usize, all: usize) -> usize {
+        if self.variant.canonical {
+            // Every key takes a place.
+            let places = if seen == 0 { self.capacity } else { room };
+            return (places / TILE * TILE).max(TILE);
+        }
         let likely = (seen as u128 * room as u128 / (2 * all.max(1)) as u128).min(SPAN_KEYS as u128) as usize;
         let lanes = self.queue.offers().lanes > 0;
         let likely = if self.unit.is_some() || lanes { likely.min(seen.saturating_mul(8)) } else { likely };
-        let least = match () {
-            // The pools are empty, and no key costs more than any other.
-            () if self.variant.canonical && seen == 0 => self.capacity / TILE * TILE,
-            () if lanes => room.min((4 * all).max(TILE)),
-            () => room,
-        };
+        let least = if lanes { room.min((4 * all).max(TILE)) } else { room };
         likely.max(least).max(1).next_multiple_of(TILE)
     }
 
