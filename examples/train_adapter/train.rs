@@ -47,9 +47,9 @@ pub(crate) fn train(run: Run, mut log: Option<&mut dyn Log>) -> Result<Outcome> 
         for (batch, places) in order.chunks_exact(run.settings.batch).enumerate() {
             let (mut record, draw, loss) = trainer.step(places)?;
             if let Some(log) = &mut log {
-                audit.observe(&run, places, &draw, &loss)?;
+                audit.observe(&draw, &loss)?;
                 if batch + 1 == run.batches() {
-                    audit.tell(&mut record);
+                    audit.tell(&run, &mut record);
                     record.held_out = Some(evaluate(run.device, run.data, &run.split.held_out, &trainer.pair)?);
                 }
                 log.write(&record)?;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::gradient_mass::DrawnPair;
+use super::gradient_mass::{DrawnPair, GradientMass};
 use super::hashing::Recall;
 use super::record::Source;
 use super::safety::Scheme;
 use super::tiers::{Tier, TierBand};
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
-use crate::output::Counts;
+use crate::output::{Counts, Loss};
 use crate::spec::{InfoNce, Lists, length};
 
 /// Rows of a training step: row `i` of the queries and row `i` of the keys are a pair.
@@ -129,9 +129,14 @@ impl<'a> Batch<'a> {
         self.queries.rows()
     }
 
+    /// The id of query `row`; the row where there are no ids.
+    pub(super) fn query_id(&self, row: usize) -> i64 {
+        self.query_ids.map_or(row as i64, |ids| ids[row])
+    }
+
     /// The number of query `row` in draws.
     pub(super) fn number(&self, row: usize) -> u64 {
-        self.query_ids.map_or(row as u64, |ids| ids[row] as u64)
+        self.query_id(row) as u64
     }
 
     /// Checks all that stands here against each other and against the corpus, where one is given.
@@ -293,6 +298,8 @@ pub struct Draw {
     pub band: TierBand,
     /// Keys that all sources together held.
     pub sources_keys: usize,
+    /// Per query, its id; its row where the batch has no ids.
+    pub(super) query_ids: Vec<i64>,
     pub(super) keys: Vec<DrawnKey>,
     /// Per negative, its row among the extra keys.
     pub(super) extra: Vec<usize>,
@@ -331,11 +338,11 @@ impl Draw {
         any.then(|| self.keys.iter().map(|key| key.group.unwrap_or(none)).collect())
     }
 
-    /// The negatives as [`GradientMass::of`](super::GradientMass::of) takes them: what each moved, for an
-    /// [`InfluenceAudit`](super::InfluenceAudit).
+    /// What each of [`Draw::negatives`] moved, of the loss that came of [`Draw::info_nce`]; see [`GradientMass::of`]. `None`
+    /// where that is not known, and where the loss is not finite.
     ///
     /// ```
-    /// use cosmine::sampling::{Batch, Corpus, GradientMass, InfluenceAudit, InfluencePair, Sampler, SamplerConfig};
+    /// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig};
     /// use cosmine::{Device, Matrix};
     /// let device = Device::cpu();
     /// let rows = Matrix::from_vec((0..120).map(|i| (i as f32 * 0.7).sin()).collect(), 30, 4)?;
@@ -345,25 +352,34 @@ impl Draw {
     /// let draw = sampler.draw(&batch, Some(&Corpus::new(&rows)))?;
     /// let negatives = sampler.negative_rows(&draw, &batch, Some(&Corpus::new(&rows)))?;
     /// let loss = device.info_nce(&draw.info_nce(), &queries, &keys, Some(&negatives))?;
-    ///
-    /// let mut audit = InfluenceAudit::new(100, 1 << 20)?;
-    /// let mass = GradientMass::of(&draw.info_nce(), &loss, &draw.pairs())?.unwrap();
-    /// let pairs = draw.negatives.iter().zip(&mass.drawn).map(|(one, mass)| InfluencePair {
-    ///     query: ids[one.query],
-    ///     key: one.id,
-    ///     score: one.score,
-    ///     source: one.source,
-    ///     tier: Some(one.tier.name()),
-    ///     mass: *mass,
-    /// });
-    /// audit.observe(draw.step, &pairs.collect::<Vec<_>>(), mass.shared + mass.in_batch.unwrap_or(0.0))?;
-    /// let most = audit.pairs(3);
-    /// assert!(most.len() == 3 && most[0].share >= most[2].share);
+    /// let mass = draw.gradient_mass(&loss)?.unwrap();
+    /// assert_eq!(mass.drawn.len(), draw.negatives.len());
+    /// assert!(mass.on_negatives().unwrap() < 1.0);
     /// # Ok::<(), cosmine::Error>(())
     /// ```
-    pub fn pairs(&self) -> Vec<DrawnPair> {
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the loss is of another number of rows or extra keys.
+    pub fn gradient_mass(&self, loss: &Loss) -> Result<Option<GradientMass>> {
+        self.check_loss(loss)?;
+        if !(loss.loss.is_finite() && loss.negative_influence.iter().all(|influence| influence.is_finite())) {
+            return Ok(None);
+        }
         let pairs = self.negatives.iter().zip(&self.extra);
-        pairs.map(|(one, extra)| DrawnPair { query: one.query, extra: *extra, score: one.score }).collect()
+        let pairs = pairs.map(|(one, extra)| DrawnPair { query: one.query, extra: *extra, score: one.score });
+        GradientMass::of(&self.info_nce, loss, &pairs.collect::<Vec<_>>())
+    }
+
+    /// An error where a loss cannot be of this draw.
+    pub(super) fn check_loss(&self, loss: &Loss) -> Result<()> {
+        let (rows, keys) = (loss.rows.len(), loss.negative_influence.len());
+        match (rows, keys) == (self.rows, self.keys.len()) {
+            true => Ok(()),
+            false => {
+                let drawn = format!("drawn were {} and {}", self.rows, self.keys.len());
+                Err(Error::shape("loss", format!("of {rows} rows and {keys} extra keys, {drawn}")))
+            }
+        }
     }
 
     /// The loss of this step: temperature, margin, guards, the keys each query drew, and their weights.

@@ -5,11 +5,14 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use super::draw::Draw;
 use super::record::{InfluenceRecord, KeyInfluenceRecord, Source};
 use super::sums::Sum;
 use crate::error::{Error, Result};
+use crate::output::Loss;
 
-/// A drawn negative and its mass, as an [`InfluenceAudit`] takes it.
+/// A drawn negative and its mass, as an [`InfluenceAudit`] takes it from a trainer without a
+/// [`Sampler`](super::Sampler).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InfluencePair<'a> {
     /// The query's id.
@@ -34,6 +37,8 @@ pub struct InfluencePair<'a> {
 /// It keeps every pair of its window: 48 bytes each, at most `most_pairs` of them. The window is the last
 /// `window_steps` steps, or as many whole steps as fit; [`InfluenceAudit::steps`] says which. A table needs about
 /// 100 bytes more for each distinct pair while it is made.
+///
+/// Steps of a [`Sampler`](super::Sampler) come by [`InfluenceAudit::observe_draw`], others pair by pair:
 ///
 /// ```
 /// use cosmine::sampling::{InfluenceAudit, InfluencePair, Source};
@@ -140,6 +145,50 @@ impl InfluenceAudit {
             self.window.pop_front();
         }
         Ok(())
+    }
+
+    /// Takes a [`Sampler`](super::Sampler)'s step, from what it drew and the loss that came of it. Queries and keys are named by
+    /// their ids, by their rows where they have none. Whether the step was taken in: it is not where the loss is not finite or
+    /// where its masses are not known ([`GradientMass::of`](super::GradientMass::of)). Shares are of the mass on all negatives;
+    /// where the part of the in-batch keys is not known, on all but those.
+    ///
+    /// ```
+    /// use cosmine::sampling::{Batch, Corpus, InfluenceAudit, Sampler, SamplerConfig};
+    /// use cosmine::{Device, Matrix};
+    /// let device = Device::cpu();
+    /// let rows = Matrix::from_vec((0..120).map(|i| (i as f32 * 0.7).sin()).collect(), 30, 4)?;
+    /// let (queries, keys, ids) = (rows.slice(0..8)?, rows.slice(8..16)?, (8..16).collect::<Vec<i64>>());
+    /// let (batch, corpus) = (Batch::new(&queries, &keys).ids(&ids, &ids), Corpus::new(&rows));
+    /// let mut sampler = Sampler::new(&device, SamplerConfig::default())?;
+    /// let mut audit = InfluenceAudit::new(100, 1 << 20)?;
+    /// for step in 0..3 {
+    ///     let draw = sampler.draw(&batch, Some(&corpus))?;
+    ///     let negatives = sampler.negative_rows(&draw, &batch, Some(&corpus))?;
+    ///     let (loss, gradients) = device.info_nce_grad(&draw.info_nce(), &queries, &keys, Some(&negatives))?;
+    ///     assert!(audit.observe_draw(&draw, &loss)?);
+    ///     let mut record = sampler.observe(&draw, &batch, &loss, &gradients)?;
+    ///     // The tables of the last 100 steps stand in the record, and in the report of the run.
+    ///     (record.influential, record.influential_keys) = (audit.pairs(5), audit.keys(5));
+    ///     assert!(record.influential.len() == 5 && record.influential[0].share >= record.influential[4].share);
+    /// }
+    /// # Ok::<(), cosmine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the loss is of another number of rows or extra keys than the draw; [`Error::Spec`] where the
+    /// step alone has more pairs than may be kept.
+    pub fn observe_draw(&mut self, draw: &Draw, loss: &Loss) -> Result<bool> {
+        let Some(mass) = draw.gradient_mass(loss)? else { return Ok(false) };
+        let pairs = draw.negatives.iter().zip(&mass.drawn).map(|(one, mass)| InfluencePair {
+            query: draw.query_ids[one.query],
+            key: one.id,
+            score: one.score,
+            source: one.source,
+            tier: Some(one.tier.name()),
+            mass: *mass,
+        });
+        self.observe(draw.step, &pairs.collect::<Vec<_>>(), mass.shared + mass.in_batch.unwrap_or(0.0))?;
+        Ok(true)
     }
 
     fn tier(&mut self, name: &str) -> u32 {

@@ -46,12 +46,7 @@ impl Sampler {
     /// the device says. After an error of the device the step is not over.
     pub fn observe(&mut self, draw: &Draw, batch: &Batch, loss: &Loss, gradients: &Gradients) -> Result<StepRecord> {
         self.check(draw, batch)?;
-        if loss.rows.len() != draw.rows || loss.negative_influence.len() != draw.keys.len() {
-            let (rows, keys) = (loss.rows.len(), loss.negative_influence.len());
-            let reason =
-                format!("of {rows} rows and {keys} extra keys, drawn were {} and {}", draw.rows, draw.keys.len());
-            return Err(Error::shape("loss", reason));
-        }
+        draw.check_loss(loss)?;
         let scores: Vec<f32> = draw.negatives.iter().map(|negative| negative.score).collect();
         let mut record = self.record(draw, loss, &scores)?;
         let uniformity = self.uniformity(batch)?;
@@ -164,9 +159,7 @@ impl Sampler {
 
     /// What a draw and its loss say.
     fn record(&self, draw: &Draw, loss: &Loss, scores: &[f32]) -> Result<StepRecord> {
-        // A loss out of range has no shares to speak of.
-        let finite = loss.loss.is_finite() && loss.negative_influence.iter().all(|influence| influence.is_finite());
-        let mass = if finite { GradientMass::of(&draw.info_nce, loss, &draw.pairs())? } else { None };
+        let mass = draw.gradient_mass(loss)?;
         let in_batch = (draw.rows * draw.rows.saturating_sub(1)) as u64;
         let within = self.run.config.curriculum.controller.as_ref().map(|controller| controller.within);
         let within = within.unwrap_or(f64::from(self.run.config.statistics.within));

@@ -195,7 +195,9 @@ impl Sampler {
         let negatives = taken.negatives(&pools, self.run.step);
         let extra = Extra::of(&negatives, &excluded, &pools, self.run.config.loss.shared);
         let (shared, margin) = (extra.shared, force.margin);
-        let mut draw = Draw { placing, recall, positives, ..self.assemble(&pools, taken, &force, extra, audit) };
+        let query_ids = (0..batch.rows()).map(|row| batch.query_id(row)).collect();
+        let mut draw =
+            Draw { placing, recall, positives, query_ids, ..self.assemble(&pools, taken, &force, extra, audit) };
         draw.negatives = negatives;
         draw.info_nce = self.info_nce(&draw, batch, corpus, shared, margin)?;
         self.mining_seconds += start.elapsed().as_secs_f64();
@@ -266,6 +268,7 @@ impl Sampler {
             info_nce: InfoNce::new(force.temperature),
             negatives: Vec::new(),
             positives: Vec::new(),
+            query_ids: Vec::new(),
             keys: extra.keys,
             extra: extra.places,
             use_keys: extra.use_keys,
