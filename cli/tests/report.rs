@@ -60,6 +60,10 @@ fn record(step: u64, steps: u64, seed: u64) -> StepRecord {
         hardness: Some((0.25 + 0.05 * shake(3)).clamp(0.0, 1.0)),
         positives: scores(positive, 0.08, 11 + seed),
         negatives: scores(negative, 0.12, 12 + seed),
+        positive_average: Some(positive),
+        positive_rate: Some(0.001 * (1.0 - learned) + 0.0002 * shake(13)),
+        negative_average: Some(negative),
+        negative_rate: Some(-0.001 * (1.0 - learned) + 0.0002 * shake(14)),
         gap: Some(positive - negative),
         gap_rate: Some(0.002 * (1.0 - learned) + 0.0003 * shake(4)),
         sources: vec![
@@ -177,8 +181,17 @@ fn a_page_holds_every_section_and_nothing_from_elsewhere() {
     for title in TITLES {
         assert!(page.contains(&format!("<h2>{title}</h2>")), "{title}");
     }
-    for chart in ["Loss", "Gap", "Band in force", "Scores over time", "Gradient by tier", "Recall@10", "k-means purity"]
-    {
+    for chart in [
+        "Loss",
+        "Gap",
+        "Band in force",
+        "Scores over time",
+        "Running means",
+        "Change of the running means",
+        "Gradient by tier",
+        "Recall@10",
+        "k-means purity",
+    ] {
         assert!(page.contains(&format!("<figcaption>{chart}<p>")), "{chart}");
     }
     // No address of anything outside, in a style sheet or elsewhere; the icon is empty data.

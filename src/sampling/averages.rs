@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::record::StepRecord;
 use super::sums::mean;
 use crate::error::{Error, Result};
 
@@ -90,7 +91,8 @@ impl Average {
 }
 
 /// The averages that steer a run: of the mean positive score, of the mean negative score, and of their gap
-/// `positive − negative`, each with its rate of change per step.
+/// `positive − negative`, each with its rate of change per step. They stand in every [`StepRecord`] of a step with a loss, and
+/// [`HoldConfig`](super::HoldConfig) says what they mean for the band.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Averages {
@@ -124,6 +126,13 @@ impl Averages {
     pub fn observe_rows(&mut self, positive: &[f32], mean_negative: &[f32]) {
         let mean = |values| mean(values).unwrap_or(f64::NAN);
         self.observe(mean(positive), mean(mean_negative));
+    }
+
+    /// Writes values and rates into a step's record.
+    pub(super) fn tell(&self, record: &mut StepRecord) {
+        (record.positive_average, record.positive_rate) = (self.positive.value(), self.positive.rate());
+        (record.negative_average, record.negative_rate) = (self.negative.value(), self.negative.rate());
+        (record.gap, record.gap_rate) = (self.gap.value(), self.gap.rate());
     }
 }
 

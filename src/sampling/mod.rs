@@ -123,7 +123,7 @@ pub use config::{
     Guards, LossConfig, MetricName, NegativesName, RandomTier, SamplerConfig, SourceShares, StatisticsConfig,
     TierConfig, Tiers,
 };
-pub use controller::{Controller, ControllerConfig, hardness, score_at_tail};
+pub use controller::{Controller, ControllerConfig, HoldConfig, hardness};
 pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};
 pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
 pub use embed::{Dependents, embed_keys};

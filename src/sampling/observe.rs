@@ -54,7 +54,7 @@ impl Sampler {
         self.learn(draw, loss);
         let statistics = &loss.statistics;
         self.run.averages.observe_rows(&statistics.positive, &statistics.mean_negative);
-        (record.gap, record.gap_rate) = (self.run.averages.gap.value(), self.run.averages.gap.rate());
+        self.run.averages.tell(&mut record);
         // What another scheme gave says nothing about the controller's band.
         if draw.scheme == Scheme::Curriculum {
             self.run.curriculum.observe(statistics, &self.run.averages);

@@ -66,6 +66,18 @@ pub struct StepRecord {
     /// Scores of the negatives drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negatives: Option<ScoreSummary>,
+    /// Exponential average of the mean positive score: see [`Averages`](super::Averages).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_average: Option<f64>,
+    /// Exponential average of its change per step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_rate: Option<f64>,
+    /// Exponential average of the mean negative score, over the negatives that the loss met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_average: Option<f64>,
+    /// Exponential average of its change per step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_rate: Option<f64>,
     /// Exponential average of the mean positive score less the mean negative score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<f64>,

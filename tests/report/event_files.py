@@ -19,6 +19,8 @@ def scalars(record):
     """The scalars of a record that the run has, by tag."""
     expected = {"seconds/run": record["seconds"], "seconds/mining": record["mining_seconds"]}
     expected |= {"gap/average": record["gap"], "gap/rate": record["gap_rate"]}
+    for kind in ("positive", "negative"):
+        expected |= {f"{kind}/{field}": record[f"{kind}_{field}"] for field in ("average", "rate")}
     expected |= {field: record[field] for field in ("loss", "temperature", "hardness", "suspects", "short_rows")}
     for part in ("band", "age", "usage", "hashing", "refresh"):
         expected |= {f"{part}/{field}": value for field, value in record[part].items()}

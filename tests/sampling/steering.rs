@@ -1,6 +1,8 @@
 //! What steers a run from inside: the controller, weights, and the signs of trouble that the sampler itself sees.
 
-use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig, Scheme, Source, StepRecord, Weights, WeightsConfig};
+use cosmine::sampling::{
+    Average, Batch, Corpus, Sampler, SamplerConfig, Scheme, Source, StepRecord, Weights, WeightsConfig,
+};
 use cosmine::spec::Lists;
 use cosmine::{Device, Dtype, Matrix, Rows};
 
@@ -170,6 +172,56 @@ fn the_controller_rests_while_it_is_not_in_force() {
     sampler.roll_back(Scheme::Curriculum, "as a test").unwrap();
     run.step(&device, &mut sampler);
     assert_ne!(controller(&sampler), before);
+}
+
+/// Averages of positives, of negatives and of their gap each keep the controller from harder keys where they are told to.
+#[test]
+fn averages_hold_the_controller() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let hardens = |hold: &str| {
+        let text = format!(
+            "negatives = 4\ncurriculum.controller = {{ hardness = 0.95, within = -0.5, tail = 0.1, hold = {hold} }}"
+        );
+        let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(&text).unwrap()).unwrap();
+        let records: Vec<StepRecord> = (0..4).map(|_| run.step(&device, &mut sampler).1).collect();
+        let state = serde_json::to_value(sampler.save().unwrap()).unwrap();
+        let tail = state["run"]["curriculum"]["controller"]["ln_tail"].as_f64().unwrap();
+        (tail < 0.1_f64.ln(), records)
+    };
+    let (free, records) = hardens("{ gap_falls = 4 }");
+    assert!(free, "the run is softer than it is to be");
+    let last = &records[3];
+    let (positive, negative) = (last.positive_average.unwrap(), last.negative_average.unwrap());
+    for (limit, at) in [("positive_below", positive), ("negative_above", negative), ("gap_below", positive - negative)]
+    {
+        let side = if limit == "negative_above" { 1.0 } else { -1.0 };
+        let hold = |limit_at: f64| hardens(&format!("{{ gap_falls = 4, {limit} = {limit_at} }}")).0;
+        assert!(hold(at + 0.3 * side), "{limit} far from {at}");
+        assert!(!hold(at - 0.3 * side), "{limit} beyond {at}");
+    }
+}
+
+/// The record's averages are those of the steps so far.
+#[test]
+fn records_say_what_the_averages_are() {
+    let (run, device) = (Run::new(), Device::cpu());
+    let text = "negatives = 4\nstatistics.decay = 0.9";
+    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(text).unwrap()).unwrap();
+    let mut positive = Average::new(0.9).unwrap();
+    let close = |found: Option<f64>, expected: Option<f64>| match (found, expected) {
+        (Some(found), Some(expected)) => (found - expected).abs() < 1e-6,
+        (found, expected) => found == expected,
+    };
+    for step in 0..5 {
+        let (_, record) = run.step(&device, &mut sampler);
+        positive.add(record.positives.unwrap().mean);
+        assert!(close(record.positive_average, positive.value()), "step {step}");
+        assert!(close(record.positive_rate, positive.rate()), "step {step}");
+        let less = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a - b);
+        assert!(record.negative_average.is_some() && record.negative_rate.is_some() == (step > 0));
+        assert!(close(record.gap, less(record.positive_average, record.negative_average)), "step {step}");
+        assert!(close(record.gap_rate, less(record.positive_rate, record.negative_rate)), "step {step}");
+    }
 }
 
 #[test]

@@ -114,6 +114,14 @@ fn scores(run: &Run, runs: usize) -> Vec<Chart> {
             run.points(|record| Some(scores(record)?.quantiles[2])),
         );
     }
+    let says = "Running means of the mean score of positives and of negatives.";
+    let means = Chart::new(of("Running means", run, runs), "cosine", says)
+        .line("positives", 0, run.points(|record| record.positive_average))
+        .line("negatives", 1, run.points(|record| record.negative_average));
+    let says = "Running means of their change per step.";
+    let changes = Chart::new(of("Change of the running means", run, runs), "cosine per step", says)
+        .line("positives", 0, run.points(|record| record.positive_rate))
+        .line("negatives", 1, run.points(|record| record.negative_rate));
     let says = "The distribution of scores at the first step and at the last.";
     let mut ends = Chart::new(of("Scores, first and last step", run, runs), "share of scores", says).over("cosine");
     for (name, colour, scores) in kinds {
@@ -125,7 +133,7 @@ fn scores(run: &Run, runs: usize) -> Vec<Chart> {
             last.map(outline).unwrap_or_default(),
         );
     }
-    vec![over_time, ends]
+    vec![over_time, ends, means, changes]
 }
 
 fn shares(run: &Run, runs: usize) -> Vec<Chart> {

@@ -13,8 +13,8 @@ use crate::sampling::record::{ScoreSummary, StepRecord};
 /// Event files that TensorBoard reads, in a directory of the run's own: `tensorboard --logdir DIRECTORY` shows them.
 ///
 /// The numbers of a record are scalars under the path of their field, as `loss`, `band/hi`, `tiers/hard/gradient_mass`,
-/// `rejected/group`, `held_out/recall@10`. Four have names of their own: `seconds/run`, `seconds/mining`, `gap/average` and
-/// `gap/rate`. The scores of positives and negatives are histograms, `scores/positives` and `scores/negatives`, with
+/// `rejected/group`, `held_out/recall@10`. Some have names of their own: `seconds/run` and `seconds/mining`; `positive/average`
+/// and `positive/rate`, and the same of `negative` and `gap`. The scores of positives and negatives are histograms, `scores/positives` and `scores/negatives`, with
 /// `scores/mean_of_positives`, `scores/median_of_positives` and the same of negatives. Scheme, events and the tables of
 /// influence are not written, nor what a record does not have.
 ///
@@ -87,6 +87,10 @@ fn values(record: &StepRecord) -> Vec<Message> {
     add("loss", record.loss);
     add("temperature", record.temperature);
     add("hardness", record.hardness);
+    add("positive/average", record.positive_average);
+    add("positive/rate", record.positive_rate);
+    add("negative/average", record.negative_average);
+    add("negative/rate", record.negative_rate);
     add("gap/average", record.gap);
     add("gap/rate", record.gap_rate);
     let band = &record.band;
