@@ -19,6 +19,28 @@ pub(crate) struct World {
     pub(crate) corpus_groups: Vec<i64>,
     pub(crate) excluded: Vec<Vec<usize>>,
     pub(crate) listed: Vec<Vec<usize>>,
+    /// Batches of the steps before, which entered the bank.
+    pub(crate) past: Vec<Past>,
+}
+
+/// The keys of an earlier batch.
+#[derive(Clone)]
+pub(crate) struct Past {
+    pub(crate) keys: Matrix<'static>,
+    pub(crate) ids: Vec<i64>,
+    pub(crate) groups: Vec<i64>,
+}
+
+impl World {
+    /// The batches that came before a step; the last of them at the step before.
+    pub(crate) fn before(&self, step: u64) -> &[Past] {
+        &self.past[..self.past.len().min(step as usize)]
+    }
+
+    /// Whether any key of the bank is young enough: those of the step before are, whatever a bank keeps.
+    pub(crate) fn holds(&self, config: &SamplerConfig, step: u64) -> bool {
+        config.bank.max_age != Some(0) && !self.before(step).is_empty()
+    }
 }
 
 /// A negative: source, key, tier, bits of the score.
@@ -47,65 +69,123 @@ pub(crate) fn scores(metric: Metric, left: &Matrix, right: &Matrix) -> Vec<Vec<f
         .collect()
 }
 
-/// One source as a query sees it: the keys it may get, with score and whether they are duplicates of the positive.
-struct Seen {
+/// A key of a source, against all queries of the batch.
+struct Key {
+    key: usize,
+    id: i64,
+    group: i64,
+    scores: Vec<f32>,
+    /// The cosine with each query's positive.
+    likeness: Vec<f32>,
+}
+
+/// One source as a query sees it: the keys that it may get.
+struct Seen<'a> {
     source: Source,
-    keys: Vec<(usize, f32)>,
+    keys: Vec<&'a Key>,
     share: f64,
     all_keys: usize,
+}
+
+/// The rows of the corpus, of two with one id the first.
+fn corpus(world: &World, metric: Metric) -> Vec<Key> {
+    let scores = transposed(scores(metric, &world.queries, &world.corpus));
+    let likeness = transposed(self::scores(Metric::Cosine, &world.keys, &world.corpus));
+    let first = |key: usize| world.corpus_ids.iter().position(|id| *id == world.corpus_ids[key]) == Some(key);
+    let keys = scores.into_iter().zip(likeness).enumerate().filter(|(key, _)| first(*key));
+    let key = |(key, (scores, likeness))| Key {
+        key,
+        id: world.corpus_ids[key],
+        group: world.corpus_groups[key],
+        scores,
+        likeness,
+    };
+    keys.map(key).collect()
+}
+
+/// What a ring of slots holds after the batches before a step, one key after the other: of those that are young enough, and
+/// of two with one id the one that entered last.
+fn bank(config: &SamplerConfig, world: &World, step: u64) -> Vec<Key> {
+    let slots = config.bank.slots;
+    let past = world.before(step);
+    let mut ring: Vec<Option<(u64, Key)>> = (0..slots).map(|_| None).collect();
+    let mut entered = 0;
+    for (number, batch) in past.iter().enumerate() {
+        let scores = transposed(scores(config.metric.into(), &world.queries, &batch.keys));
+        let likeness = transposed(self::scores(Metric::Cosine, &world.keys, &batch.keys));
+        for (row, (scores, likeness)) in scores.into_iter().zip(likeness).enumerate() {
+            let key = entered % slots;
+            let (id, group) = (batch.ids[row], batch.groups[row]);
+            ring[key] = Some(((past.len() - number) as u64, Key { key, id, group, scores, likeness }));
+            entered += 1;
+        }
+    }
+    let last: Vec<Option<(u64, i64)>> =
+        ring.iter().map(|slot| slot.as_ref().map(|(age, key)| (*age, key.id))).collect();
+    let stands = |slot: usize, age: u64, id: i64| {
+        let later = |(other, held): (usize, &Option<(u64, i64)>)| {
+            held.is_some_and(|(older, same)| same == id && (older < age || (older == age && other > slot)))
+        };
+        config.bank.max_age.is_none_or(|most| age <= most) && !last.iter().enumerate().any(later)
+    };
+    ring.into_iter().flatten().filter(|(age, key)| stands(key.key, *age, key.id)).map(|(_, key)| key).collect()
+}
+
+/// Columns as rows.
+fn transposed(rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    (0..columns).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
 }
 
 pub(crate) fn brute(config: &SamplerConfig, world: &World, step: u64) -> Vec<Vec<Drawn>> {
     let metric = Metric::from(config.metric);
     let own = scores(metric, &world.queries, &world.keys);
-    let to_corpus = scores(metric, &world.queries, &world.corpus);
-    let likeness = scores(Metric::Cosine, &world.keys, &world.corpus);
-    let first = |key: usize| world.corpus_ids.iter().position(|id| *id == world.corpus_ids[key]) == Some(key);
+    let (corpus, bank) = (corpus(world, metric), bank(config, world, step));
     (0..world.queries.rows())
         .map(|row| {
             let positive = own[row][row];
-            let may = |key: &usize| {
-                first(*key)
-                    && !world.key_ids.contains(&world.corpus_ids[*key])
-                    && world.corpus_groups[*key] != world.query_groups[row]
-                    && !world.excluded[row].iter().any(|other| world.corpus_ids[*other] == world.corpus_ids[*key])
-                    && to_corpus[row][*key] <= positive + config.guards.above
-                    && likeness[row][*key] < config.guards.duplicates
+            let may = |key: &&Key| {
+                !world.key_ids.contains(&key.id)
+                    && key.group != world.query_groups[row]
+                    && !world.excluded[row].iter().any(|other| world.corpus_ids[*other] == key.id)
+                    && key.scores[row] <= positive + config.guards.above
+                    && key.likeness[row] < config.guards.duplicates
             };
-            let seen = |source, share, keys: Vec<usize>| Seen {
-                source,
-                share,
-                all_keys: world.corpus.rows(),
-                keys: keys.into_iter().filter(may).map(|key| (key, to_corpus[row][key])).collect(),
-            };
+            let listed = |key: &&Key| world.listed[row].contains(&key.key);
+            let (rows, slots) = (world.corpus.rows(), config.bank.slots);
             let mut sources = Vec::new();
             if config.sources.corpus > 0.0 {
-                sources.push(seen(Source::Corpus, config.sources.corpus, (0..world.corpus.rows()).collect()));
+                let keys = corpus.iter().filter(may).collect();
+                sources.push(Seen { source: Source::Corpus, share: config.sources.corpus, all_keys: rows, keys });
+            }
+            // A bank without a key has no share.
+            if config.sources.bank > 0.0 && world.holds(config, step) {
+                let keys = bank.iter().filter(may).collect();
+                sources.push(Seen { source: Source::Bank, share: config.sources.bank, all_keys: slots, keys });
             }
             if config.sources.listed > 0.0 {
-                sources.push(seen(Source::Listed, config.sources.listed, world.listed[row].clone()));
+                let keys = corpus.iter().filter(listed).filter(may).collect();
+                sources.push(Seen { source: Source::Listed, share: config.sources.listed, all_keys: rows, keys });
             }
-            one_row(config, &sources, positive, world.query_ids[row] as u64, step)
+            one_row(config, &sources, row, positive, world.query_ids[row] as u64, step)
         })
         .collect()
 }
 
-fn one_row(config: &SamplerConfig, sources: &[Seen], positive: f32, number: u64, step: u64) -> Vec<Drawn> {
+fn one_row(config: &SamplerConfig, sources: &[Seen], row: usize, positive: f32, number: u64, step: u64) -> Vec<Drawn> {
+    if sources.is_empty() {
+        return Vec::new();
+    }
     let tiers = &config.tiers;
     let asked = asked(config);
     let cells = deal(asked, &sources.iter().map(|source| source.share).collect::<Vec<_>>());
     let mut got: Vec<(Tier, usize, usize, f32)> = Vec::new();
+    let mut taken: BTreeSet<i64> = BTreeSet::new();
     let mut owed = vec![0; sources.len()];
-    let hand_out = |got: &mut Vec<(Tier, usize, usize, f32)>,
-                    place: usize,
-                    tier,
-                    band: TierBand,
-                    select,
-                    want: usize| {
+    let mut hand_out = |place: usize, tier, band: TierBand, select, want: usize| {
         let source = &sources[place];
-        // Keys of both sources are rows of one corpus.
-        let taken: BTreeSet<usize> = got.iter().map(|(_, _, key, _)| *key).collect();
-        let mut left: Vec<(usize, f32)> = source.keys.iter().copied().filter(|(key, _)| !taken.contains(key)).collect();
+        let left = source.keys.iter().filter(|key| !taken.contains(&key.id));
+        let mut left: Vec<(usize, f32)> = left.map(|key| (key.key, key.scores[row])).collect();
         left.retain(|(_, score)| {
             band.lo.is_none_or(|lo| *score >= lo)
                 && band.hi.is_none_or(|hi| *score <= hi)
@@ -118,7 +198,7 @@ fn one_row(config: &SamplerConfig, sources: &[Seen], positive: f32, number: u64,
         }
         let seed = seed(config.seed, step, tier, source.source);
         match (tier, source.source) {
-            (Tier::Random, Source::Corpus) => {
+            (Tier::Random, Source::Corpus | Source::Bank) => {
                 let place =
                     |key: usize| (0..source.all_keys).position(|at| feistel(source.all_keys, at, number, seed) == key);
                 left.sort_by_key(|(key, _)| place(*key));
@@ -130,10 +210,11 @@ fn one_row(config: &SamplerConfig, sources: &[Seen], positive: f32, number: u64,
                 }
             }
         }
-        let given: Vec<_> = left.into_iter().take(want).map(|(key, score)| (tier, place, key, score)).collect();
-        let missing = want - given.len();
-        got.extend(given);
-        missing
+        left.truncate(want);
+        let id = |key: usize| source.keys.iter().find(|other| other.key == key).unwrap().id;
+        taken.extend(left.iter().map(|(key, _)| id(*key)));
+        got.extend(left.iter().map(|(key, score)| (tier, place, *key, *score)));
+        want - left.len()
     };
     let kinds = [
         (Tier::Hard, tiers.hard.band, tiers.hard.select),
@@ -142,12 +223,12 @@ fn one_row(config: &SamplerConfig, sources: &[Seen], positive: f32, number: u64,
     ];
     for ((tier, band, select), cells) in kinds.into_iter().zip(cells) {
         for ((place, owed), asked) in owed.iter_mut().enumerate().zip(cells) {
-            *owed = hand_out(&mut got, place, tier, band, select, *owed + asked);
+            *owed = hand_out(place, tier, band, select, *owed + asked);
         }
     }
     for (place, owed) in owed.iter_mut().enumerate() {
         for other in (0..sources.len()).filter(|other| *other != place) {
-            *owed = hand_out(&mut got, other, Tier::Random, TierBand::default(), Selection::Uniform, *owed);
+            *owed = hand_out(other, Tier::Random, TierBand::default(), Selection::Uniform, *owed);
         }
     }
     got.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(b.3.partial_cmp(&a.3).unwrap()).then(a.2.cmp(&b.2)));

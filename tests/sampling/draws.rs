@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use cosmine::sampling::{
-    Batch, Corpus, Draw, Guards, RandomTier, Sampler, SamplerConfig, Selection, Source, SourceShares, Tier, TierBand,
-    TierConfig, Tiers,
+    BankConfig, Batch, Corpus, Draw, Guards, RandomTier, Sampler, SamplerConfig, Selection, Source, SourceShares, Tier,
+    TierBand, TierConfig, Tiers,
 };
 use cosmine::spec::Lists;
 use cosmine::{Device, Dtype, Error, Limits, Matrix};
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::brute::{World, brute, of};
+use crate::brute::{Past, World, brute, of};
 use crate::common::data::{DTYPES, KINDS, Kind, rng, rows};
 use crate::common::{config, devices};
 
@@ -45,6 +45,19 @@ pub(crate) fn world(seed: u64, queries: usize, keys: usize, kind: Kind, dtype: D
         corpus_groups: groups,
         excluded: (0..queries).map(|_| some(rng, 3)).collect(),
         listed: (0..queries).map(|_| some(rng, 9)).collect(),
+        past: (0..rng.random_range(0..4)).map(|number| past(rng, keys, kind, dtype, seed + number + 1)).collect(),
+    }
+}
+
+/// A batch of an earlier step: keys of the corpus as they were embedded then, and some that are not in it.
+fn past(rng: &mut StdRng, keys: usize, kind: Kind, dtype: Dtype, seed: u64) -> Past {
+    let count = rng.random_range(1..8);
+    let id = |key: i64| if key % 11 == 10 { key - 3 } else { key } * 7 + 100;
+    let known: Vec<i64> = (0..count).map(|_| rng.random_range(0..keys as i64 + 3)).collect();
+    Past {
+        keys: rows(kind, count, 12, dtype, seed),
+        ids: known.into_iter().map(id).collect(),
+        groups: (0..count).map(|_| rng.random_range(0..keys as i64 / 3 + 1)).collect(),
     }
 }
 
@@ -62,7 +75,14 @@ pub(crate) fn with<T>(world: &World, run: impl FnOnce(&Batch, &Corpus) -> T) -> 
 }
 
 pub(crate) fn draw(device: &Device, config: &SamplerConfig, world: &World, step: u64) -> Draw {
-    let mut sampler = Sampler::new(device, config.clone()).unwrap().start_at(step);
+    let past = world.before(step);
+    let mut sampler = Sampler::new(device, config.clone()).unwrap().start_at(step - past.len() as u64);
+    let corpus = Corpus::new(&world.corpus).ids(&world.corpus_ids).groups(&world.corpus_groups);
+    for Past { keys, ids, groups } in past {
+        let batch = Batch::new(keys, keys).ids(ids, ids).groups(groups, groups);
+        let draw = sampler.draw(&batch, Some(&corpus)).unwrap();
+        sampler.advance(&draw, &batch).unwrap();
+    }
     with(world, |batch, corpus| sampler.draw(batch, Some(corpus))).unwrap()
 }
 
@@ -98,10 +118,13 @@ fn random_tier(rng: &mut StdRng) -> TierConfig {
 
 /// A random configuration over all sources, tiers and guards.
 pub(crate) fn random_config(rng: &mut StdRng) -> SamplerConfig {
-    let sources = match rng.random_range(0..3) {
+    let sources = match rng.random_range(0..6) {
         0 => SourceShares::default(),
         1 => SourceShares { corpus: 0.0, bank: 0.0, listed: 1.0 },
-        _ => SourceShares { corpus: 0.6, bank: 0.0, listed: 0.4 },
+        2 => SourceShares { corpus: 0.6, bank: 0.0, listed: 0.4 },
+        3 => SourceShares { corpus: 0.0, bank: 1.0, listed: 0.0 },
+        4 => SourceShares { corpus: 0.5, bank: 0.5, listed: 0.0 },
+        _ => SourceShares { corpus: 0.3, bank: 0.5, listed: 0.2 },
     };
     SamplerConfig {
         seed: rng.random(),
@@ -116,28 +139,42 @@ pub(crate) fn random_config(rng: &mut StdRng) -> SamplerConfig {
             above: *[2.0, 0.1, 0.0, -0.3].get(rng.random_range(0..4)).unwrap(),
             duplicates: *[2.0, 0.999, 0.8].get(rng.random_range(0..3)).unwrap(),
         },
+        bank: BankConfig {
+            slots: rng.random_range(1..16),
+            max_age: [None, Some(1), Some(2)][rng.random_range(0..3)],
+            ..BankConfig::default()
+        },
         ..SamplerConfig::default()
     }
 }
 
-fn check(seed: u64) {
+/// Compares a random draw with the definition; gives how many keys it takes from the bank.
+fn check(seed: u64) -> usize {
     let rng = &mut rng(seed);
     let (queries, keys) = (rng.random_range(1..9), rng.random_range(1..70));
     let world = world(seed, queries, keys, KINDS[rng.random_range(0..KINDS.len())], DTYPES[rng.random_range(0..3)]);
     let config = random_config(rng);
-    let step = rng.random_range(0..3);
+    let step = rng.random_range(0..6);
     let expected = brute(&config, &world, step);
+    let has_source = config.sources.corpus + config.sources.listed > 0.0 || world.holds(&config, step);
+    let asked = if has_source { config.negatives } else { 0 };
     for device in devices() {
         let found = draw(&device, &config, &world, step);
         assert_eq!(of(&found), expected, "{config:?} on {device:?}");
-        let short = expected.iter().filter(|row| row.len() < config.negatives).count() as u64;
+        let short = expected.iter().filter(|row| row.len() < asked).count() as u64;
         assert_eq!(found.short_rows, short);
+        for one in found.negatives.iter().filter(|one| one.source == Source::Bank) {
+            let age = world.before(step).iter().rev().position(|batch| batch.ids.contains(&one.id));
+            assert_eq!(one.age, age.map(|age| age as u64 + 1), "{one:?}");
+        }
     }
+    expected.iter().flatten().filter(|(source, ..)| *source == Source::Bank).count()
 }
 
 #[test]
 fn draws_equal_the_definition() {
-    (0..150).for_each(check);
+    let of_bank: usize = (0..200).map(check).sum();
+    assert!(of_bank > 200, "{of_bank} keys of the bank");
 }
 
 proptest! {
@@ -155,14 +192,18 @@ proptest! {
         let keys = rng.random_range(1..60);
         let world = world(seed, 7, keys, Kind::NearDuplicates, Dtype::F32);
         let config = random_config(rng);
-        let found = draw(&Device::cpu(), &config, &world, 0);
+        let found = draw(&Device::cpu(), &config, &world, 4);
         let mut seen = BTreeSet::new();
         for negative in &found.negatives {
             let row = negative.query;
             prop_assert!(!world.key_ids.contains(&negative.id), "a key of the batch");
-            prop_assert_eq!(negative.id, world.corpus_ids[negative.key]);
-            prop_assert!(world.corpus_groups[negative.key] != world.query_groups[row], "the query's own group");
-            prop_assert!(!world.excluded[row].contains(&negative.key), "an excluded pair");
+            let excluded = world.excluded[row].iter().any(|key| world.corpus_ids[*key] == negative.id);
+            prop_assert!(!excluded, "an excluded pair");
+            if negative.source != Source::Bank {
+                prop_assert_eq!(negative.id, world.corpus_ids[negative.key]);
+            }
+            let key = found.keys()[found.extra_rows()[seen.len()]];
+            prop_assert!(key.group != Some(world.query_groups[row]), "the query's own group");
             prop_assert!(negative.score <= found.positives[row] + config.guards.above, "above the guard");
             prop_assert!(seen.insert((row, negative.id)), "a key twice");
         }
@@ -214,6 +255,7 @@ fn a_draw_does_not_depend_on_the_order_of_the_batch() {
             corpus_groups: world.corpus_groups.clone(),
             excluded: lists(&world.excluded),
             listed: lists(&world.listed),
+            past: world.past.clone(),
         };
         let found = of(&draw(&Device::cpu(), &config, &shuffled, 2));
         for (place, row) in order.into_iter().enumerate() {
