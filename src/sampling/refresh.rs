@@ -6,7 +6,6 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::bytes;
-use super::record::RefreshRecord;
 use super::scan::Scan;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -58,13 +57,6 @@ pub struct Refreshed {
     pub stale: u64,
     /// Steps since the oldest list was brought up to date.
     pub oldest: u64,
-}
-
-impl Refreshed {
-    /// The record of a step in which `embedded` keys were embedded anew.
-    pub fn record(&self, embedded: u64) -> RefreshRecord {
-        RefreshRecord { embedded, mined: self.mined + self.repaired, stale: self.stale, oldest: self.oldest }
-    }
 }
 
 /// Mined lists, one per query, that know how old they are and what has changed since.

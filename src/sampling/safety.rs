@@ -130,16 +130,6 @@ impl Safety {
         self.config.ladder.get(self.place).copied().unwrap_or(Scheme::InBatch)
     }
 
-    /// The place on the ladder, from 0.
-    pub fn place(&self) -> usize {
-        self.place
-    }
-
-    /// Whether the last step showed a sign of trouble that has not lasted long enough to act on.
-    pub fn is_uneasy(&self) -> bool {
-        self.watch.is_uneasy()
-    }
-
     /// Takes in a step. On trouble the run steps back by one, and after a calm time it steps up by one where that is
     /// configured; the events say what and why. At the foot of the ladder trouble is told and nothing changes.
     pub fn observe(&mut self, step: u64, health: &Health) -> Vec<Event> {
@@ -217,7 +207,7 @@ mod tests {
         for step in 0..2000 {
             assert_eq!(safety.observe(step, &ordinary(step)), []);
         }
-        assert_eq!((safety.place(), safety.scheme()), (0, Scheme::Curriculum));
+        assert_eq!((safety.place, safety.scheme()), (0, Scheme::Curriculum));
     }
 
     #[test]
@@ -225,7 +215,7 @@ mod tests {
         let mut safety = safety("");
         (0..100).for_each(|step| assert_eq!(safety.observe(step, &ordinary(step)), []));
         assert_eq!(safety.observe(100, &loss(20.0)), []);
-        assert!(safety.is_uneasy());
+        assert!(safety.watch.is_uneasy());
         (101..110).for_each(|step| assert_eq!(safety.observe(step, &ordinary(step)), []));
         assert_eq!(safety.observe(110, &loss(20.0)), []);
         assert_eq!(safety.observe(111, &loss(20.0)), []);
@@ -289,7 +279,7 @@ mod tests {
         let mut moves = Vec::new();
         for step in 0..100 {
             // The top fails whenever it is tried.
-            let health = if safety.place() == 0 { loss(f64::NAN) } else { loss(1.0) };
+            let health = if safety.place == 0 { loss(f64::NAN) } else { loss(1.0) };
             moves.extend(
                 safety.observe(step, &health).into_iter().filter(|event| event.kind != "trouble").map(|_| step),
             );
@@ -314,7 +304,7 @@ mod tests {
         );
         assert!(safety.roll_back(10, Scheme::Random, "").unwrap_err().to_string().contains("not on the ladder"));
         safety.roll_back(11, Scheme::Curriculum, "tried again").unwrap();
-        assert_eq!(safety.place(), 0);
+        assert_eq!(safety.place, 0);
     }
 
     #[test]

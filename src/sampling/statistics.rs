@@ -71,29 +71,6 @@ pub fn score_summary(scores: &[f32], bins: usize, lo: f64, hi: f64) -> Result<Op
     }))
 }
 
-/// Mean positive score less mean negative score; `None` where either has no score. NaN is left out.
-pub fn gap(positives: &[f32], negatives: &[f32]) -> Option<f64> {
-    Some(mean(positives)? - mean(negatives)?)
-}
-
-/// How many pairs score above their query's positive plus `above`, by the rule and the rounding of
-/// [`Guard::above`](crate::spec::Guard::above): suspects of being positives that nobody listed. Pair `i` is of query
-/// `queries[i]` and scores `scores[i]`; a query whose positive is NaN has none to compare with, and no suspects.
-///
-/// # Errors
-/// [`Error::Shape`] where the slices differ in length or a query has no entry in `positives`.
-pub fn suspects(queries: &[usize], scores: &[f32], positives: &[f32], above: f32) -> Result<u64> {
-    same_length("scores", scores.len(), queries.len())?;
-    let mut suspects = 0;
-    for (query, score) in queries.iter().zip(scores) {
-        let positive = positives.get(*query).ok_or_else(|| {
-            Error::shape("queries", format!("query {query} beside {} positive scores", positives.len()))
-        })?;
-        suspects += u64::from(*score > positive + above);
-    }
-    Ok(suspects)
-}
-
 /// What every rule rejected over all queries, by [`Rule::name`]. A rule that rejected nothing stands with 0: it was
 /// counted.
 pub fn rejected(rows: &[Rejected]) -> BTreeMap<String, u64> {

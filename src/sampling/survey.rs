@@ -67,16 +67,8 @@ impl Sampler {
             pools.push((pool, shares.listed));
         }
         pools.iter_mut().for_each(|(pool, _)| pool.refuse(excluded));
-        if let Some(cap) = self.run.config.usage.cap {
-            let capped: Vec<i64> = self
-                .run
-                .usage
-                .counts(self.run.step)
-                .filter(|(_, uses)| *uses >= cap)
-                .map(|(key, _)| key as u64 as i64)
-                .collect();
-            pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
-        }
+        let capped: Vec<i64> = self.run.usage.capped(self.run.step).map(|key| key as u64 as i64).collect();
+        pools.iter_mut().for_each(|(pool, _)| pool.block(capped.iter().copied()));
         Ok(pools)
     }
 

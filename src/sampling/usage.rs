@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::checked;
 use crate::error::{Error, Result};
-use crate::spec::Bitset;
 
 /// What the use of a key costs it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +15,8 @@ pub struct UsageConfig {
     pub cap: Option<f64>,
     /// What remains of a use after one step, in `(0, 1]`; 1 never forgets.
     pub decay: f64,
-    /// Taken from a key's score before it is chosen: `penalty · ln(1 + uses)`; 0 or above.
+    /// Taken from a key's score before it is chosen: `penalty · ln(1 + uses)`; 0 or above. A tier chooses among its rank
+    /// window, without one among four times as many keys as it is to give.
     pub penalty: f64,
 }
 
@@ -51,11 +51,10 @@ impl UsageConfig {
 /// let mut usage = Usage::new(UsageConfig { cap: Some(2.0), decay: 0.5, penalty: 0.1 })?;
 /// usage.record(0, [7, 7, 3]);
 /// assert_eq!((usage.uses(0, 7), usage.uses(1, 7), usage.uses(0, 4)), (2.0, 1.0, 0.0));
-/// let capped = usage.capped(0, 10)?;
-/// assert!(capped.contains(7) && !capped.contains(3));
-/// assert_eq!(usage.capped(1, 10)?.count(), 0);
-/// // Key 7 scores higher; what it was used costs it its place.
-/// assert_eq!(usage.choose(0, 1, &[(7, 0.80), (3, 0.79)]), [1]);
+/// assert_eq!(usage.capped(0).collect::<Vec<_>>(), [7]);
+/// assert_eq!(usage.capped(1).count(), 0);
+/// // What it was used costs a key that scores 0.80 its place before one of 0.79.
+/// assert!(0.80 - usage.penalty(0, 7) < 0.79 - usage.penalty(0, 3));
 /// # Ok::<(), cosmine::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,11 +115,6 @@ impl Usage {
         }
     }
 
-    /// Forgets the keys of `range`, whose rows now hold other keys.
-    pub fn forget(&mut self, range: std::ops::Range<usize>) {
-        self.keys.retain(|key, _| !range.contains(key));
-    }
-
     /// The uses of `key` as they count at `step`.
     pub fn uses(&self, step: u64, key: usize) -> f64 {
         self.keys.get(&key).map_or(0.0, |entry| entry.at(step, self.config.decay))
@@ -145,13 +139,12 @@ impl Usage {
         uses.filter(|(_, uses)| *uses > 0.0)
     }
 
-    /// The keys, of `len`, that have reached the cap at `step`: what [`TopK`](crate::spec::TopK) is to exclude.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] where a key was used that is not below `len`.
-    pub fn capped(&self, step: u64, len: usize) -> Result<Bitset> {
+    /// The keys that have reached the cap at `step`, ascending: nobody draws them.
+    pub fn capped(&self, step: u64) -> impl Iterator<Item = usize> {
         let cap = self.config.cap.unwrap_or(f64::INFINITY);
-        Bitset::from_items(len, self.counts(step).filter(|(_, uses)| *uses >= cap).map(|(key, _)| key))
+        // Where nothing is capped there is nothing to look at.
+        let counts = self.config.cap.map(|_| self.counts(step));
+        counts.into_iter().flatten().filter(move |(_, uses)| *uses >= cap).map(|(key, _)| key)
     }
 
     /// What `key` loses of its score at `step`: `penalty · ln(1 + uses)`.
@@ -160,19 +153,6 @@ impl Usage {
             0.0 => 0.0,
             penalty => penalty * self.uses(step, key).ln_1p(),
         }
-    }
-
-    /// Which `k` of the `(key, score)` candidates to take: those with the largest score less penalty, ties to the
-    /// smaller key. Gives their places among the candidates, best first. A score that is not a number is never taken.
-    pub fn choose(&self, step: u64, k: usize, candidates: &[(usize, f32)]) -> Vec<usize> {
-        let mut ranked: Vec<(f64, usize, usize)> = candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, score))| !score.is_nan())
-            .map(|(place, (key, score))| (f64::from(*score) - self.penalty(step, *key), *key, place))
-            .collect();
-        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
-        ranked.into_iter().take(k).map(|(_, _, place)| place).collect()
     }
 }
 
@@ -209,48 +189,24 @@ mod tests {
         assert_eq!([usage.uses(2, 1), usage.uses(2, 2), usage.uses(3, 1)], [1.5, 0.25, 0.75]);
         usage.record(64, [9]);
         assert_eq!(usage.keys.keys().copied().collect::<Vec<_>>(), [9]);
-        usage.forget(0..10);
-        assert_eq!(usage.counts(64).count(), 0);
+        assert_eq!(usage.counts(64).collect::<Vec<_>>(), [(9, 1.0)]);
     }
 
     #[test]
     fn a_capped_key_comes_back() {
         let mut usage = usage(Some(3.0), 0.9, 0.0);
         usage.record(0, [5, 5, 5]);
-        assert!(usage.capped(0, 6).unwrap().contains(5));
-        assert!(!usage.capped(1, 6).unwrap().contains(5));
-        assert!(usage.capped(0, 5).is_err(), "key 5 of 5 keys");
+        usage.record(0, [6, 6]);
+        assert_eq!(usage.capped(0).collect::<Vec<_>>(), [5]);
+        assert_eq!(usage.capped(1).count(), 0);
     }
 
     #[test]
     fn no_cap_excludes_nothing() {
         let mut usage = usage(None, 1.0, 0.0);
         usage.record(0, std::iter::repeat_n(3, 1000));
-        assert_eq!(usage.capped(1 << 40, 10).unwrap().count(), 0);
+        assert_eq!(usage.capped(1 << 40).count(), 0);
         assert_eq!(usage.uses(1 << 40, 3), 1000.0);
-    }
-
-    /// One key beats all others for every query; without a penalty it alone is drawn.
-    #[test]
-    fn the_penalty_spreads_use_over_keys() {
-        let candidates: Vec<(usize, f32)> = (0..20).map(|key| (key, 0.9 - 0.01 * key as f32)).collect();
-        let used = |penalty: f64| {
-            let mut usage = usage(None, 0.99, penalty);
-            for step in 0..100 {
-                let keys: Vec<usize> = usage.choose(step, 1, &candidates).iter().map(|at| candidates[*at].0).collect();
-                usage.record(step, keys);
-            }
-            usage.keys.len()
-        };
-        assert_eq!(used(0.0), 1);
-        assert!(used(0.05) >= 8, "{} keys", used(0.05));
-    }
-
-    #[test]
-    fn ties_go_to_the_smaller_key_and_nan_is_left_out() {
-        let usage = usage(None, 0.9, 0.1);
-        assert_eq!(usage.choose(0, 3, &[(8, 0.5), (2, 0.5), (1, f32::NAN), (9, 0.6)]), [3, 1, 0]);
-        assert_eq!(usage.choose(0, 9, &[(1, f32::NAN)]), [0_usize; 0]);
     }
 
     #[test]

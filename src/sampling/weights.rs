@@ -79,12 +79,9 @@ impl WeightsConfig {
 /// # What a weight does
 /// The loss has weights per query, [`InfoNce::weights`](crate::spec::InfoNce::weights), and none per key: a key with
 /// weight `w` inside a log-sum would act as `w` copies of itself, which shifts the loss's optimum, and a guard could no
-/// longer tell hard keys from heavy ones. So a key's weight acts through the two levers that leave the loss as it is:
-///
-/// * [`Weights::rows`]: a query's weight is the mean weight of the keys listed for it, over the mean of all queries. A
-///   key that one row lists gets the gradient `weight_row · p` (`p` its softmax mass), so its weight scales exactly
-///   what it does.
-/// * [`Weights::bonus`]: a sum on the score by which candidates are chosen, so that useful keys are drawn more often.
+/// longer tell hard keys from heavy ones. So a key's weight acts through the lever that leaves the loss as it is
+/// ([`Weights::rows`]): a query's weight is the mean weight of the keys listed for it, over the mean of all queries. A key
+/// that one row lists gets the gradient `weight_row · p` (`p` its softmax mass), so its weight scales exactly what it does.
 ///
 /// ```
 /// use cosmine::sampling::{Weights, WeightsConfig};
@@ -147,11 +144,6 @@ impl Weights {
         Ok(())
     }
 
-    /// Forgets the keys of `range`, whose rows now hold other keys.
-    pub fn forget(&mut self, range: std::ops::Range<usize>) {
-        self.keys.retain(|key, _| !range.contains(key));
-    }
-
     /// The weight of `key`, in `[min, max]`.
     pub fn of(&self, key: usize) -> f64 {
         match self.keys.get(&key) {
@@ -160,12 +152,6 @@ impl Weights {
             }
             _ => 1.0,
         }
-    }
-
-    /// `strength · ln(weight)`: what to add to a key's score when candidates are chosen. With the temperature of a
-    /// softmax draw as `strength`, a key is drawn in proportion to its weight.
-    pub fn bonus(&self, key: usize, strength: f64) -> f64 {
-        strength * self.of(key).ln()
     }
 
     /// The weight of each row for [`InfoNce::weights`](crate::spec::InfoNce::weights): the mean weight of the keys that
@@ -249,8 +235,6 @@ mod tests {
         assert_eq!(weights, before);
         let again: Weights = serde_json::from_str(&serde_json::to_string(&weights).unwrap()).unwrap();
         assert_eq!(again, weights);
-        weights.forget(0..1);
-        assert_eq!(weights.of(0), 1.0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod gradient_mass;
 
 use cosmine::sampling::statistics::{
-    AskedTier, QUANTILES, age, gap, rejected, score_summary, source_records, suspects, tier_records, usage,
+    AskedTier, QUANTILES, age, rejected, score_summary, source_records, tier_records, usage,
 };
 use cosmine::sampling::{GradientMass, Source};
 use cosmine::spec::TopK;
@@ -92,19 +92,10 @@ fn usage_follows_its_definition() {
 }
 
 #[test]
-fn small_figures() {
+fn ages_are_of_the_keys_that_were_drawn() {
     assert_eq!(age(&[]), None);
     let record = age(&[3, 0, 9]).unwrap();
     assert_eq!((record.mean, record.max), (4.0, 9));
-    assert_eq!(gap(&[0.75, f32::NAN], &[0.25, 0.5]), Some(0.375));
-    assert_eq!((gap(&[], &[0.5]), gap(&[0.5], &[f32::NAN])), (None, None));
-    // Rounded as the guard rounds: p + above in f32.
-    let (positive, above) = (0.7_f32, 0.1_f32);
-    let bound = positive + above;
-    let scores = [bound, bound.next_up(), f32::NAN, 1.0];
-    assert_eq!(suspects(&[0, 0, 0, 1], &scores, &[positive, f32::NAN], above).unwrap(), 1);
-    assert!(matches!(suspects(&[0], &[], &[1.0], 0.0), Err(Error::Shape { .. })));
-    assert!(matches!(suspects(&[2], &[0.5], &[1.0], 0.0), Err(Error::Shape { .. })));
 }
 
 #[test]
