@@ -1,7 +1,7 @@
 //! Drawing from one source for one tier: band, selection, and the guards against false negatives.
 
+use super::batch::Batch;
 use super::config::{Guards, MetricName};
-use super::draw::Batch;
 use super::permutation::Permutation;
 use super::pool::Pool;
 use super::rows::gathered;

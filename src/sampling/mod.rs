@@ -81,6 +81,7 @@
 
 mod averages;
 mod bank;
+mod batch;
 mod bytes;
 mod checked;
 mod config;
@@ -119,13 +120,14 @@ mod weights;
 
 pub use averages::{Average, Averages};
 pub use bank::{Bank, BankConfig, BankKey, BankState, Own, Replace};
+pub use batch::{Batch, Corpus};
 pub use config::{
     Guards, LossConfig, MetricName, NegativesName, RandomTier, SamplerConfig, SourceShares, StatisticsConfig,
     TierConfig, Tiers,
 };
 pub use controller::{Controller, ControllerConfig, HoldConfig, hardness};
 pub use curriculum::{BandSchedule, Curriculum, CurriculumConfig, Setting};
-pub use draw::{Batch, Corpus, Draw, DrawnKey, Negative};
+pub use draw::{Draw, DrawnKey, Negative};
 pub use embed::{Dependents, embed_keys};
 pub use gradient_mass::{DrawnPair, GradientMass};
 pub use hashing::{Hashing, HashingConfig};

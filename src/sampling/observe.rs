@@ -1,8 +1,9 @@
 //! What a sampler learns from a step, and what it writes down.
 
 use super::bank::Bank;
+use super::batch::Batch;
 use super::controller::hardness;
-use super::draw::{Batch, Draw};
+use super::draw::Draw;
 use super::gradient_mass::GradientMass;
 use super::hashing::Recall;
 use super::held_out::potential;
@@ -183,7 +184,7 @@ impl Sampler {
 
     /// Counts the uses of the keys; gives how even they are, at the steps at which that is measured.
     fn count_uses(&mut self, draw: &Draw, record: &mut StepRecord) -> Result<Option<f64>> {
-        self.run.usage.record(self.run.step, draw.extra.iter().filter_map(|extra| draw.use_keys[*extra]));
+        self.run.usage.record(self.run.step, draw.negatives.iter().filter_map(|one| draw.use_keys[one.extra]));
         let steps = self.run.config.statistics.usage_steps;
         if steps == 0 || !self.run.step.is_multiple_of(steps) {
             return Ok(None);

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::bank::Bank;
-use super::draw::{Batch, Corpus, DrawnKey};
+use super::batch::{Batch, Corpus};
+use super::draw::DrawnKey;
 use super::guards::Hit;
 use super::hashing::{Hashing, Recall};
 use super::record::Source;

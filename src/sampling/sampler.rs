@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use super::bank::Bank;
+use super::batch::{Batch, Corpus};
 use super::config::SamplerConfig;
-use super::draw::{Batch, Corpus, Draw, DrawnKey};
+use super::draw::{Draw, DrawnKey, Negative, lists};
 use super::force::Force;
 use super::guards::{Drawing, canonical};
-use super::hashing::Recall;
-use super::pool::{Pool, no_group};
+use super::pool::no_group;
 use super::record::Source;
 use super::rows::widen_into;
 use super::safety::Scheme;
@@ -21,8 +21,8 @@ use crate::codes::Codes;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Rows};
-use crate::output::{Rejected, Rule};
-use crate::spec::{Guard, InfoNce, Metric, Positives};
+use crate::output::Rule;
+use crate::spec::{Guard, InfoNce, Positives};
 
 /// Chooses the negatives of a training run, step after step.
 ///
@@ -171,37 +171,57 @@ impl Sampler {
         }
         batch.validate(corpus)?;
         corpus.map_or(Ok(()), |corpus| self.make_codes(corpus))?;
+        let draw = self.drawn(batch, corpus)?;
+        self.mining_seconds += start.elapsed().as_secs_f64();
+        Ok(draw)
+    }
+
+    /// The draw, of a batch and a corpus that were checked.
+    fn drawn(&self, batch: &Batch, corpus: Option<&Corpus>) -> Result<Draw> {
         let own = Positives::Aligned.to_lists(batch.rows(), 0);
-        let metric = Metric::from(self.run.config.metric);
-        let positives = canonical(&self.device, metric, &own, batch.queries, batch.keys)?;
-        let force = Force::of(self.scheme(), &self.run.config, &self.run.curriculum, self.run.step);
+        let config = &self.run.config;
+        let positives = canonical(&self.device, config.metric.into(), &own, batch.queries, batch.keys)?;
+        let force = Force::of(self.scheme(), config, &self.run.curriculum, self.run.step);
         let excluded = batch.excluded_ids(corpus);
         let mut pools = self.pools(batch, corpus, &force, &excluded)?;
         let drawing = Drawing {
             device: &self.device,
             batch,
-            metric: self.run.config.metric,
-            guards: self.run.config.guards,
-            seed: self.run.config.seed,
+            metric: config.metric,
+            guards: config.guards,
+            seed: config.seed,
             step: self.run.step,
             positives: &positives,
             usage: &self.run.usage,
         };
-        let counts = tier_counts(force.negatives, force.shares, self.run.config.tiers.random.floor);
+        let counts = tier_counts(force.negatives, force.shares, config.tiers.random.floor);
         let placing = self.placing(batch, &pools)?;
         let taken = Taken::take(&drawing, &mut pools, &force.aims, counts)?;
         let audit = self.audit(batch, &positives, &pools)?;
-        let recall = pools.iter().find_map(|(pool, _)| pool.recall).unwrap_or_default();
-        let negatives = taken.negatives(&pools, self.run.step);
-        let extra = Extra::of(&negatives, &excluded, &pools, self.run.config.loss.shared);
-        let (shared, margin) = (extra.shared, force.margin);
-        let query_ids = (0..batch.rows()).map(|row| batch.query_id(row)).collect();
-        let mut draw =
-            Draw { placing, recall, positives, query_ids, ..self.assemble(&pools, taken, &force, extra, audit) };
-        draw.negatives = negatives;
-        draw.info_nce = self.info_nce(&draw, batch, corpus, shared, margin)?;
-        self.mining_seconds += start.elapsed().as_secs_f64();
-        Ok(draw)
+        let extra = Extra::of(&taken, &excluded, &pools, config.loss.shared);
+        let negatives = taken.negatives(&pools, self.run.step, &extra);
+        Ok(Draw {
+            step: self.run.step,
+            scheme: force.scheme,
+            rows: batch.rows(),
+            asked: taken.asked.map(|count| (count * batch.rows()) as u64),
+            shares: normalised(force.shares),
+            short_rows: taken.short_rows(),
+            starved_rows: taken.starved.iter().filter(|starved| **starved).count() as u64,
+            duplicates: taken.duplicates,
+            suspects: audit.as_ref().map(|rows| rows.iter().map(|row| row.get(Rule::Margin)).sum()),
+            rejected: audit.map(|rows| statistics::rejected(&rows)),
+            band: force.aims[0].band,
+            sources_keys: pools.iter().map(|(pool, _)| pool.rows.rows()).sum(),
+            query_ids: (0..batch.rows()).map(|row| batch.query_id(row)).collect(),
+            info_nce: self.info_nce(batch, corpus, &force, &negatives, &extra)?,
+            recall: pools.iter().find_map(|(pool, _)| pool.recall).unwrap_or_default(),
+            negatives,
+            positives,
+            keys: extra.keys,
+            use_keys: extra.use_keys,
+            placing,
+        })
     }
 
     /// The rows of [`Draw::keys`] as they lie in their sources now, as f32. Those of the bank are there until the step
@@ -240,69 +260,33 @@ impl Sampler {
         Matrix::from_vec(out, keys.len(), dim)
     }
 
-    /// What a draw says, without its negatives, the scores of its positives and its loss.
-    fn assemble(
-        &self,
-        pools: &[(Pool, f64)],
-        taken: Taken,
-        force: &Force,
-        extra: Extra,
-        audit: Option<Vec<Rejected>>,
-    ) -> Draw {
-        let rows = taken.rows.len();
-        let all: usize = taken.asked.iter().sum();
-        let suspects = audit.as_ref().map(|rows| rows.iter().map(|row| row.get(Rule::Margin)).sum());
-        Draw {
-            step: self.run.step,
-            scheme: force.scheme,
-            rows,
-            asked: taken.asked.map(|count| (count * rows) as u64),
-            shares: normalised(force.shares),
-            short_rows: taken.rows.iter().filter(|row| row.len() < all).count() as u64,
-            starved_rows: taken.starved.iter().filter(|starved| **starved).count() as u64,
-            duplicates: taken.duplicates,
-            rejected: audit.map(|rows| statistics::rejected(&rows)),
-            suspects,
-            band: force.aims[0].band,
-            sources_keys: pools.iter().map(|(pool, _)| pool.rows.rows()).sum(),
-            info_nce: InfoNce::new(force.temperature),
-            negatives: Vec::new(),
-            positives: Vec::new(),
-            query_ids: Vec::new(),
-            keys: extra.keys,
-            extra: extra.places,
-            use_keys: extra.use_keys,
-            placing: None,
-            recall: Recall::default(),
-        }
-    }
-
+    /// The loss of a draw.
     fn info_nce(
         &self,
-        draw: &Draw,
         batch: &Batch,
         corpus: Option<&Corpus>,
-        shared: usize,
-        margin: f32,
+        force: &Force,
+        negatives: &[Negative],
+        extra: &Extra,
     ) -> Result<InfoNce> {
+        let config = &self.run.config;
         let guard = Guard {
-            above: Some(self.run.config.guards.above),
+            above: Some(config.guards.above),
             query_groups: batch.query_groups.map(<[i64]>::to_vec),
             key_groups: batch.key_groups.map(<[i64]>::to_vec),
-            negative_groups: batch.query_groups.and_then(|queries| draw.groups(no_group(queries))),
+            negative_groups: batch.query_groups.and_then(|queries| extra.groups(no_group(queries))),
             duplicates: true,
             ..Guard::default()
         };
-        let lists = draw.lists();
-        let spec =
-            InfoNce::new(draw.info_nce.temperature).metric(self.run.config.metric.into()).margin(margin).guard(guard);
-        let mut spec = self.run.config.loss.apply(spec)?;
-        spec.exclude_pairs = self.near_duplicates(draw, batch, corpus, shared)?;
-        let Some(weights) = self.run.weights.as_ref().filter(|_| draw.rows > 0 && !draw.keys.is_empty()) else {
-            return Ok(spec.listed(lists, shared));
-        };
-        // A key that is not known elsewhere was never measured.
-        let rows = Weights::mean_of(&lists, |place| draw.use_keys[place].map_or(1.0, |key| weights.of(key)));
-        Ok(spec.listed(lists, shared).weights(rows))
+        let spec = InfoNce::new(force.temperature).metric(config.metric.into()).margin(force.margin).guard(guard);
+        let mut spec = config.loss.apply(spec)?;
+        spec.exclude_pairs = self.near_duplicates(&extra.keys[..extra.shared], batch, corpus)?;
+        let lists = lists(batch.rows(), negatives);
+        let weights = self.run.weights.as_ref().filter(|_| batch.rows() > 0 && !extra.keys.is_empty());
+        spec.weights = weights.map(|weights| {
+            // A key that is not known elsewhere was never measured.
+            Weights::mean_of(&lists, |place| extra.use_keys[place].map_or(1.0, |key| weights.of(key)))
+        });
+        Ok(spec.listed(lists, extra.shared))
     }
 }

@@ -1,6 +1,6 @@
 //! What the sources hold at a step: the keys that may be drawn, their scores, and what each guard rejects of them.
 
-use super::draw::{Batch, Corpus};
+use super::batch::{Batch, Corpus};
 use super::force::Force;
 use super::pool::Pool;
 use super::record::Source;

@@ -59,8 +59,14 @@ impl Taken {
         Ok(taken)
     }
 
+    /// Queries that got fewer negatives than they asked for.
+    pub(super) fn short_rows(&self) -> u64 {
+        let asked = self.asked.iter().sum();
+        self.rows.iter().filter(|row| row.len() < asked).count() as u64
+    }
+
     /// The negatives in the order of [`Draw::negatives`](super::Draw::negatives).
-    pub(super) fn negatives(&self, pools: &[(Pool, f64)], step: u64) -> Vec<Negative> {
+    pub(super) fn negatives(&self, pools: &[(Pool, f64)], step: u64, extra: &Extra) -> Vec<Negative> {
         let mut negatives = Vec::new();
         for (query, row) in self.rows.iter().enumerate() {
             let mut row = row.clone();
@@ -69,8 +75,8 @@ impl Taken {
             for (tier, source, hit) in row {
                 let pool = &pools[source].0;
                 let DrawnKey { source, key, id, .. } = pool.drawn(hit.key);
-                let age = pool.age(hit.key, step);
-                negatives.push(Negative { query, source, key, id, tier, score: hit.score, age });
+                let (extra, age) = (extra.place(source, key), pool.age(hit.key, step));
+                negatives.push(Negative { query, extra, source, key, id, tier, score: hit.score, age });
             }
         }
         negatives
@@ -108,42 +114,49 @@ impl Taken {
 
 /// Every drawn key once.
 pub(super) struct Extra {
-    /// Those that serve all rows first.
+    /// Those that serve all rows first; in both parts by source, then by row.
     pub(super) keys: Vec<DrawnKey>,
     /// How many serve all rows.
     pub(super) shared: usize,
-    /// The place of each negative.
-    pub(super) places: Vec<usize>,
     /// Per key, what its use is counted under.
     pub(super) use_keys: Vec<Option<usize>>,
 }
 
 impl Extra {
-    /// Of the keys drawn, `excluded` the ids that are excluded for some query.
-    pub(super) fn of(negatives: &[Negative], excluded: &[Vec<i64>], pools: &[(Pool, f64)], shared: bool) -> Extra {
-        let find = |source: Source| pools.iter().map(|(pool, _)| pool).find(|pool| pool.source == source);
-        let place = |negative: &Negative| (negative.source, negative.key);
-        let mut found: Vec<(Source, usize)> = negatives.iter().map(place).collect();
-        found.sort_unstable();
+    /// Of the keys taken, `excluded` the ids that are excluded for some query.
+    pub(super) fn of(taken: &Taken, excluded: &[Vec<i64>], pools: &[(Pool, f64)], shared: bool) -> Extra {
+        let mut found: Vec<(usize, usize)> =
+            taken.rows.iter().flatten().map(|(_, pool, hit)| (*pool, hit.key)).collect();
+        found.sort_unstable_by_key(|(pool, key)| (pools[*pool].0.source, *key));
         found.dedup();
         let excluded: BTreeSet<i64> = excluded.iter().flatten().copied().collect();
         // Listed keys are their query's own, and a key that is excluded for one query cannot serve all.
-        let serves_all = |(source, key): &(Source, usize)| {
-            let id = find(*source).and_then(|pool| pool.id(*key));
-            shared && *source != Source::Listed && id.is_none_or(|id| !excluded.contains(&id))
+        let serves_all = |(pool, key): &(usize, usize)| {
+            let pool = &pools[*pool].0;
+            shared && pool.source != Source::Listed && pool.id(*key).is_none_or(|id| !excluded.contains(&id))
         };
         let (all, some): (Vec<_>, Vec<_>) = found.into_iter().partition(serves_all);
-        // Both parts are ascending, so that a key is found in one of them.
-        let place_of = |key: (Source, usize)| match all.binary_search(&key) {
-            Ok(place) => place,
-            Err(_) => all.len() + some.partition_point(|other| *other < key),
-        };
-        let keys = || all.iter().chain(&some).filter_map(|(source, key)| Some((find(*source)?, *key)));
+        let keys = || all.iter().chain(&some).map(|(pool, key)| (&pools[*pool].0, *key));
         Extra {
             keys: keys().map(|(pool, key)| pool.drawn(key)).collect(),
             shared: all.len(),
-            places: negatives.iter().map(|negative| place_of(place(negative))).collect(),
             use_keys: keys().map(|(pool, key)| pool.id(key).map(use_key)).collect(),
         }
+    }
+
+    /// The place of a key that is there.
+    fn place(&self, source: Source, key: usize) -> usize {
+        let (all, some) = self.keys.split_at(self.shared);
+        let place = (source, key);
+        match all.binary_search_by_key(&place, |key| (key.source, key.key)) {
+            Ok(place) => place,
+            Err(_) => all.len() + some.partition_point(|key| (key.source, key.key) < place),
+        }
+    }
+
+    /// The group of each key, `none` for a key without one; absent where no key has one.
+    pub(super) fn groups(&self, none: i64) -> Option<Vec<i64>> {
+        let any = self.keys.iter().any(|key| key.group.is_some());
+        any.then(|| self.keys.iter().map(|key| key.group.unwrap_or(none)).collect())
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Corpus, per_row};
 use super::config::SamplerConfig;
-use super::draw::{Corpus, per_row};
 use super::embed::{Dependents, embed_keys};
 use super::hashing::{Hashing, Recall};
 use super::record::{Event, RefreshRecord};

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::draw::per_row;
+use super::batch::per_row;
 use crate::device::Device;
 use crate::device_matrix::DeviceMatrix;
 use crate::dtype::Dtype;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::draw::per_row;
+use super::super::batch::per_row;
 use super::{Bank, BankKey};
 use crate::error::{Error, Result};
 use crate::spec::{Bitset, InfoNce, Lists, TopK};
