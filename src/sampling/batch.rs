@@ -89,7 +89,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Rows of the corpus that are never drawn for a query, from whatever source knows them by their ids: its further
-    /// positives, and pairs that are known to be wrong. A draw that is given no corpus takes their rows for ids.
+    /// positives, and pairs that are known to be wrong. A draw that is given no corpus takes their rows for ids. Where such a
+    /// row is a key of the batch itself, only a group keeps it from the query: see [`Guards`](super::Guards).
     pub fn excluded(mut self, lists: &'a Lists) -> Self {
         self.excluded = Some(lists);
         self

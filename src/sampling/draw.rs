@@ -147,7 +147,8 @@ impl Draw {
         }
     }
 
-    /// The loss of this step: temperature, margin, guards, the keys each query drew, and their weights.
+    /// The loss of this step: temperature, margin, guards, the keys each query drew, and their weights. What guards reach
+    /// among the keys of the batch stands at [`Guards`](super::Guards).
     pub fn info_nce(&self) -> InfoNce {
         self.info_nce.clone()
     }

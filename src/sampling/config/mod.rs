@@ -205,6 +205,11 @@ impl Default for RandomTier {
 /// What keeps false negatives out. A query's own positive, the keys of its batch, keys of its group and the rows that
 /// are excluded for it are never drawn, whatever stands here.
 ///
+/// The keys of the batch are in the loss without being drawn. Of them it leaves out for a query those of its group, those
+/// above its positive by more than `above`, and exact duplicates of its positive. It cannot leave out near duplicates, nor rows
+/// of [`Batch::excluded`](super::Batch::excluded) that stand in the batch: pairs that must not meet there belong into one
+/// group ([`Batch::groups`](super::Batch::groups)), or into different batches.
+///
 /// ```
 /// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig};
 /// use cosmine::{Device, Matrix};
