@@ -76,6 +76,40 @@ fn an_interrupt_is_130_and_leaves_nothing() {
     assert!(interrupted > 0, "no run was slow enough to be interrupted");
 }
 
+/// Draws lie in one directory and the log in another: an interrupt leaves no file under a temporary name in either.
+#[test]
+fn an_interrupted_sample_leaves_nothing_beside_its_log() {
+    let files = Files::new();
+    let [queries, corpus] = ["queries.npy", "corpus.npy"].map(|name| files.rows(name, 64, 16, random(1, 64 * 16)).0);
+    let config = files.text("sampler.toml", "negatives = 2");
+    let logs = files.path("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let child = cosmine()
+        .args(["sample", "--positives", "aligned", "--batch", "64", "--steps", "0..100000000", "--queries"])
+        .arg(&queries)
+        .arg("--corpus")
+        .arg(&corpus)
+        .arg("--config")
+        .arg(&config)
+        .arg("--out")
+        .arg(files.path("out.jsonl"))
+        .arg("--log")
+        .arg(logs.join("run.jsonl"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // As if both were just being written.
+    let name = format!(".cosmine-{}-half.tmp", child.id());
+    let half = [files.directory(), logs.as_path()].map(|directory| directory.join(&name));
+    half.iter().for_each(|path| std::fs::write(path, "half").unwrap());
+    std::thread::sleep(Duration::from_secs(3));
+    signal(&child, Signal::SIGINT);
+    assert_fails(&child.wait_with_output().unwrap(), 130, &["interrupted"]);
+    assert!(half.iter().all(|path| !path.exists()), "{:?}", files.names());
+    assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 0);
+}
+
 #[test]
 fn an_interrupted_run_goes_on_from_its_blocks() {
     let files = inputs();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checked;
 use super::record::StepRecord;
 use super::sums::mean;
 use crate::error::{Error, Result};
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Average {
+    #[serde(deserialize_with = "checked::decay")]
     decay: f64,
     value: Weighted,
     rate: Weighted,

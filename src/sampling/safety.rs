@@ -137,13 +137,14 @@ impl Safety {
             let trouble = event("trouble", format!("step {step}: {reason}"));
             self.calm = 0;
             self.watch.clear();
-            if self.place + 1 >= self.config.ladder.len() {
+            let next = self.place.saturating_add(1);
+            if next >= self.config.ladder.len() {
                 return vec![trouble];
             }
             self.steps_back = self.steps_back.saturating_add(1);
-            return vec![trouble, self.move_to(step, self.place + 1, "step_back", &format!("since {reason}"))];
+            return vec![trouble, self.move_to(step, next, "step_back", &format!("since {reason}"))];
         }
-        self.calm = if self.watch.is_uneasy() { 0 } else { self.calm + 1 };
+        self.calm = if self.watch.is_uneasy() { 0 } else { self.calm.saturating_add(1) };
         match self.config.calm_steps.map(|calm| calm.saturating_mul(1 << self.steps_back.min(6))) {
             Some(wanted) if self.place > 0 && self.calm >= wanted => {
                 let why = format!("after {} calm steps", self.calm);

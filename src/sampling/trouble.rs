@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Average;
+use super::{Average, checked};
 use crate::error::{Error, Result};
 
 /// What a step says about the health of a run. What was not measured is absent and cannot be trouble.
@@ -100,6 +100,7 @@ impl TroubleConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Watch {
+    #[serde(deserialize_with = "checked::config")]
     config: TroubleConfig,
     loss: Average,
     square: Average,
@@ -155,13 +156,13 @@ impl Watch {
         ];
         let measured = if health.even_use.is_some() { 4 } else { 3 };
         for (steps, sign) in self.lasting.iter_mut().zip(&signs).take(measured) {
-            *steps = if sign.is_some() { *steps + 1 } else { 0 };
+            *steps = if sign.is_some() { steps.saturating_add(1) } else { 0 };
         }
         // A spike stays out of the averages, or it would soon look ordinary.
         if let (Some(loss), None) = (health.loss, &signs[0]) {
             self.loss.add(loss);
             self.square.add(loss * loss);
-            self.losses += 1;
+            self.losses = self.losses.saturating_add(1);
         }
         let lasting = self.lasting.iter().zip(signs).find(|(steps, _)| **steps >= self.config.patience);
         lasting.and_then(|(steps, sign)| sign.map(|sign| format!("{sign} ({steps} steps on end)")))

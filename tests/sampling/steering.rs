@@ -83,6 +83,38 @@ fn the_loss_gets_the_weights_that_the_past_gives() {
     }
 }
 
+/// A listed key without an id is none of those that were measured, whatever ids there are.
+#[test]
+fn a_key_without_an_id_weighs_one() {
+    /// An id that no key has.
+    const NOBODY: usize = 1 << 40;
+    let (device, of) = (Device::cpu(), |count, seed| rows(Kind::Gaussian, count, 8, Dtype::F32, seed));
+    let (queries, keys, corpus, edits) = (of(4, 1), of(4, 2), of(6, 3), of(8, 4));
+    let (batch_ids, ids): (Vec<i64>, Vec<i64>) = ((100..104).collect(), (-1..5).collect());
+    let lists = Lists::from_rows((0..4).map(|row| [2 * row, 2 * row + 1]));
+    let batch = Batch::new(&queries, &keys).ids(&batch_ids, &batch_ids).listed(&lists).listed_rows(&edits, None);
+    let corpus = Corpus::new(&corpus).ids(&ids);
+    let text = "negatives = 6\nsources = { corpus = 2, listed = 1 }\nguards = { above = 2, duplicates = 2 }\n\
+                weights = { power = 1.0 }";
+    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(text).unwrap()).unwrap();
+    let mut weights = Weights::new(WeightsConfig { power: 1.0, ..WeightsConfig::default() }).unwrap();
+    for step in 0..3 {
+        let draw = sampler.draw(&batch, Some(&corpus)).unwrap();
+        let known: Vec<Option<usize>> =
+            draw.keys().iter().map(|key| (key.source == Source::Corpus).then_some(key.id as usize)).collect();
+        // −1 is the last number that a key can be counted under.
+        assert!(known.contains(&Some(usize::MAX)) && known.contains(&None), "step {step}: {known:?}");
+        let counted: Vec<usize> = known.iter().map(|key| key.unwrap_or(NOBODY)).collect();
+        assert_eq!(draw.info_nce().weights, Some(weights.rows(&draw.lists(), &counted).unwrap()), "step {step}");
+        let negatives = sampler.negative_rows(&draw, &batch, Some(&corpus)).unwrap();
+        let (loss, gradients) = device.info_nce_grad(&draw.info_nce(), &queries, &keys, Some(&negatives)).unwrap();
+        let influence = known.into_iter().zip(loss.negative_influence.iter().copied());
+        weights.observe(influence.filter_map(|(key, influence)| Some((key?, influence)))).unwrap();
+        sampler.observe(&draw, &batch, &loss, &gradients).unwrap();
+    }
+    assert!((weights.of(usize::MAX) - 1.0).abs() > 0.01 && weights.of(NOBODY) == 1.0);
+}
+
 /// Three steps with a batch of `keys`; the events of the third.
 fn third(text: &str, queries: &Matrix, keys: &Matrix, corpus: &Matrix) -> (Scheme, StepRecord) {
     let device = Device::cpu();
