@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::gradient_mass::{DrawnPair, GradientMass};
 use super::hashing::Recall;
+use super::ladder::Scheme;
 use super::record::Source;
-use super::safety::Scheme;
 use super::tiers::{Tier, TierBand};
 use crate::error::{Error, Result};
 use crate::output::{Counts, Loss};

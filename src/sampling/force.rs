@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::config::SamplerConfig;
 use super::curriculum::{Curriculum, Setting};
-use super::guards::Aim;
-use super::safety::Scheme;
+use super::drawing::Aim;
+use super::ladder::Scheme;
 use super::tiers::{Selection, Tier, TierBand, normalised};
 
 /// What a scheme asks for at a step.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::bank::Bank;
 use super::batch::{Batch, Corpus};
 use super::draw::DrawnKey;
-use super::guards::Hit;
+use super::drawing::Hit;
 use super::hashing::{Hashing, Recall};
 use super::record::Source;
 use crate::codes::Codes;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::SamplerConfig;
 use super::hashing::{Hashing, Recall};
-use super::upkeep::Listing;
+use super::listing::Listing;
 use super::{Averages, BankState, Controller, Curriculum, Event, Safety, Usage, Weights};
 use crate::error::{Error, Result};
 

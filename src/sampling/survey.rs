@@ -2,9 +2,9 @@
 
 use super::batch::{Batch, Corpus};
 use super::force::Force;
+use super::ladder::Scheme;
 use super::pool::Pool;
 use super::record::Source;
-use super::safety::Scheme;
 use super::sampler::Sampler;
 use crate::codes::Codes;
 use crate::error::{Error, Result};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::choice::{by_score, use_key};
 use super::draw::{DrawnKey, Negative};
-use super::guards::{Aim, Drawing, Hit, by_score, use_key};
+use super::drawing::{Aim, Drawing, Hit};
 use super::pool::Pool;
 use super::record::Source;
 use super::tiers::{self, Tier};

@@ -9,8 +9,10 @@ use super::batch::{Corpus, per_row};
 use super::config::SamplerConfig;
 use super::embed::{Dependents, embed_keys};
 use super::hashing::{Hashing, Recall};
-use super::record::{Event, RefreshRecord};
-use super::refresh::{MinedLists, Refreshed, within};
+use super::listing::Listing;
+use super::queries::Queries;
+use super::record::Event;
+use super::refresh::{Refreshed, within};
 use super::rows::as_dtype;
 use super::sampler::Sampler;
 use super::scan::Scan;
@@ -18,7 +20,7 @@ use super::tiers::TierBand;
 use crate::codes::Codes;
 use crate::error::{Error, Result};
 use crate::matrix::Rows;
-use crate::spec::{Bitset, Lists, Positives, TopK};
+use crate::spec::{Bitset, Positives, TopK};
 
 /// The lists that a sampler mines over the corpus, one per query of the run, and keeps up to date.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,115 +60,6 @@ impl RefreshConfig {
             }
         }
         Ok(())
-    }
-}
-
-/// All queries of a run, with what is known of them: what lists are mined for. As for a [`Corpus`], a query's id is its
-/// row where no ids are given, and its positive is the key of the same row where no positives are given.
-///
-/// ```
-/// use cosmine::{Matrix, sampling::Queries, spec::Lists};
-/// let rows = Matrix::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0], 2, 2)?;
-/// let positives = Lists::from_rows([vec![4], vec![0, 7]]);
-/// let queries = Queries::new(&rows).ids(&[17, 4]).groups(&[0, 1]).positives(&positives);
-/// # let _ = queries;
-/// # Ok::<(), cosmine::Error>(())
-/// ```
-#[derive(Clone, Copy)]
-pub struct Queries<'a> {
-    /// The queries.
-    pub rows: &'a dyn Rows,
-    /// The id of each query, that of the batch it comes in; without ids a query's id is its row.
-    pub ids: Option<&'a [i64]>,
-    /// The group of each query.
-    pub groups: Option<&'a [i64]>,
-    /// The rows of the corpus that are each query's positives; without, query `i` has row `i`.
-    pub positives: Option<&'a Lists>,
-    /// Rows of the corpus that are listed for no query they are excluded for.
-    pub excluded: Option<&'a Lists>,
-}
-
-impl<'a> Queries<'a> {
-    /// Queries whose ids are their rows, and whose positives are the keys of the same rows.
-    pub fn new(rows: &'a dyn Rows) -> Self {
-        Queries { rows, ids: None, groups: None, positives: None, excluded: None }
-    }
-
-    /// Gives each query an id, which no other has.
-    pub fn ids(mut self, ids: &'a [i64]) -> Self {
-        self.ids = Some(ids);
-        self
-    }
-
-    /// Gives each query a group: keys of that group are never listed for it.
-    pub fn groups(mut self, groups: &'a [i64]) -> Self {
-        self.groups = Some(groups);
-        self
-    }
-
-    /// Says which rows of the corpus are each query's positives; they are never listed.
-    pub fn positives(mut self, lists: &'a Lists) -> Self {
-        self.positives = Some(lists);
-        self
-    }
-
-    /// Rows of the corpus that are never listed for a query.
-    pub fn excluded(mut self, lists: &'a Lists) -> Self {
-        self.excluded = Some(lists);
-        self
-    }
-}
-
-/// Mined lists, and whose they are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Listing {
-    pub(super) mined: MinedLists,
-    /// Id and place of each query, by id, where they have ids.
-    ids: Option<Vec<(i64, usize)>>,
-}
-
-impl Listing {
-    fn new(queries: &Queries, keys: usize) -> Result<Listing> {
-        let mut ids: Option<Vec<(i64, usize)>> = queries.ids.map(|ids| ids.iter().copied().zip(0..).collect());
-        if let Some(ids) = &mut ids {
-            ids.sort_unstable();
-            if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                return Err(Error::spec("queries.ids", format!("{} is the id of two queries", pair[0].0)));
-            }
-        }
-        Ok(Listing { mined: MinedLists::new(queries.rows.rows(), keys), ids })
-    }
-
-    /// An error where ids lead to no list, or lists to no key.
-    pub(super) fn check(&self) -> Result<()> {
-        self.mined.check()?;
-        let ids = self.ids.as_deref().unwrap_or_default();
-        match ids.windows(2).all(|pair| pair[0].0 < pair[1].0) && ids.iter().all(|(_, at)| *at < self.mined.len()) {
-            true => Ok(()),
-            false => Err(Error::spec("state", "the ids of its queries are not those of its lists")),
-        }
-    }
-
-    /// The list of the query with an id, where there is one to draw from.
-    pub(super) fn of(&self, id: i64, step: u64, max_age: Option<u64>) -> Option<&[usize]> {
-        let query = match &self.ids {
-            Some(ids) => ids[ids.binary_search_by_key(&id, |(id, _)| *id).ok()?].1,
-            None => usize::try_from(id).ok().filter(|query| *query < self.mined.len())?,
-        };
-        let age = self.mined.age(query, step)?;
-        let too_old = max_age.is_some_and(|most| age > most) && self.mined.is_stale(query);
-        (!too_old).then(|| &self.mined.list(query).keys[..])
-    }
-
-    pub(super) fn record(&self, step: u64, embedded: u64, mined: u64) -> RefreshRecord {
-        let lists = &self.mined;
-        let (mut stale, mut oldest) = (0, 0);
-        for query in 0..lists.len() {
-            stale += u64::from(lists.is_stale(query));
-            oldest = oldest.max(lists.age(query, step).unwrap_or(0));
-        }
-        RefreshRecord { embedded, mined, stale, oldest }
     }
 }
 

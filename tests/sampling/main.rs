@@ -7,6 +7,8 @@ mod brute;
 mod config;
 mod draws;
 mod guards;
+mod records;
 mod run;
 mod steering;
 mod upkeep;
+mod usage;

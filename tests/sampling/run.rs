@@ -1,4 +1,4 @@
-//! Whole runs: what is saved goes on alike, the bank, the ladder, use of keys, and the record of a step.
+//! Whole runs: what is saved goes on alike, the bank, the ladder, the loss.
 
 use std::ops::Range;
 
@@ -308,89 +308,6 @@ fn trouble_steps_back_and_says_why() {
         assert_eq!(record.events[0].kind, "trouble");
         assert!(sampler.observe(&draw, &batch, &loss, &gradients).is_err(), "a step is observed once");
     }
-}
-
-#[test]
-fn the_cap_keeps_used_keys_away() {
-    let run = Run::new();
-    let device = Device::cpu();
-    let config =
-        "negatives = 6\ntiers.hard.share = 1\ntiers.semi_hard.share = 0\ntiers.random = { share = 0, floor = 0 }\n";
-    let used = |more: &str, cap: i32| {
-        let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(&format!("{config}{more}")).unwrap()).unwrap();
-        let mut uses = std::collections::BTreeMap::new();
-        for _ in 0..8 {
-            let (draw, _) = run.step(&device, &mut sampler);
-            // A key is drawn by any number of queries of one step, and by none from then on.
-            let worn = draw.negatives.iter().find(|negative| uses.get(&negative.id).is_some_and(|uses| *uses >= cap));
-            assert!(worn.is_none(), "{more}: {worn:?}");
-            draw.negatives.iter().for_each(|negative| *uses.entry(negative.id).or_insert(0) += 1);
-        }
-        uses
-    };
-    let free = used("", i32::MAX);
-    let capped = used("usage = { cap = 3, decay = 1.0 }", 3);
-    let penalised = used("usage = { penalty = 0.2, decay = 1.0 }", i32::MAX);
-    assert!(free.values().any(|uses| *uses > 3), "nothing would be kept away");
-    assert!(
-        capped.len() > free.len() && penalised.len() > free.len(),
-        "{} {} {}",
-        free.len(),
-        capped.len(),
-        penalised.len()
-    );
-    assert!(penalised.values().max() < free.values().max());
-}
-
-#[test]
-fn ages_count_from_the_step_at_which_a_key_was_embedded() {
-    let run = Run::new();
-    let device = Device::cpu();
-    let mut sampler = Sampler::new(&device, SamplerConfig::default()).unwrap();
-    (0..3).for_each(|_| drop(run.step(&device, &mut sampler)));
-    let steps: Vec<u64> = (0..KEYS as u64).map(|key| key % 4).collect();
-    run.with(3, 0..BATCH, |batch, corpus| {
-        let draw = sampler.draw(batch, Some(&corpus.embedded_at(&steps))).unwrap();
-        assert!(draw.negatives.iter().all(|negative| negative.age == Some(3 - steps[negative.key])));
-        let ages: Vec<f64> = draw.negatives.iter().map(|negative| (3 - steps[negative.key]) as f64).collect();
-        let age = sampler.advance(&draw, batch).unwrap().age.unwrap();
-        assert_eq!((age.mean, age.max), (ages.iter().sum::<f64>() / ages.len() as f64, 3));
-    });
-}
-
-#[test]
-fn the_record_says_what_was_drawn() {
-    let run = Run::new();
-    let device = Device::cpu();
-    let mut sampler = Sampler::new(&device, SamplerConfig::from_toml("statistics.audit_steps = 1").unwrap()).unwrap();
-    let (draw, record) = run.step(&device, &mut sampler);
-    let negatives = record.negatives.unwrap();
-    assert_eq!((negatives.count as usize, record.positives.unwrap().count as usize), (draw.negatives.len(), BATCH));
-    assert_eq!(record.tiers.iter().map(|tier| tier.drawn).sum::<u64>() as usize, draw.negatives.len());
-    let mass: f64 = record.sources.iter().map(|source| source.gradient_mass.unwrap()).sum();
-    assert!((mass - 1.0).abs() < 1e-3, "{mass}");
-    let ages = record.age;
-    assert!(ages.is_none(), "nobody said when the corpus was embedded");
-    assert_eq!(record.short_rows, Some(draw.short_rows));
-    // Of every query's 300 keys, 24 are in the batch; of the others in its group only those outside it count.
-    assert_eq!(record.rejected["excluded_key"], (BATCH * BATCH) as u64);
-    assert_eq!(record.suspects, Some(record.rejected["margin"]));
-    assert!(record.hardness.is_some() && record.usage.is_some());
-}
-
-#[test]
-fn use_is_counted_at_every_step_and_measured_at_some() {
-    let (run, device) = (Run::new(), Device::cpu());
-    let measured = |every: u64| -> Vec<Option<f64>> {
-        let text = format!("statistics.usage_steps = {every}\nusage.decay = 1");
-        let mut sampler = Sampler::new(&device, SamplerConfig::from_toml(&text).unwrap()).unwrap();
-        (0..7).map(|_| run.step(&device, &mut sampler).1.usage.map(|usage| usage.gini)).collect()
-    };
-    let all = measured(1);
-    assert!(all.iter().all(Option::is_some));
-    let third = (0..7).map(|step| all[step].filter(|_| step.is_multiple_of(3_usize))).collect::<Vec<_>>();
-    assert_eq!(measured(3), third);
-    assert_eq!(measured(0), [None; 7]);
 }
 
 #[test]

@@ -1,14 +1,20 @@
 //! The configuration of a sampler: one value, one file.
 
+mod guards;
 mod loss;
+mod statistics;
+mod tiers;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::guards::Guards;
 pub use self::loss::{LossConfig, NegativesName};
-use super::tiers::{Selection, Tier, TierBand};
+pub use self::statistics::StatisticsConfig;
+pub use self::tiers::{RandomTier, SourceShares, TierConfig, Tiers};
 use super::{BankConfig, CurriculumConfig, HashingConfig, RefreshConfig, SafetyConfig, UsageConfig, WeightsConfig};
+use super::{Selection, Tier};
 use crate::error::{Error, Result};
-use crate::spec::{Band, Metric};
+use crate::spec::Metric;
 
 /// Negatives of a query at most: each is dealt to a tier and a source by itself.
 const MOST_NEGATIVES: usize = 1 << 20;
@@ -128,168 +134,6 @@ impl From<MetricName> for Metric {
     }
 }
 
-/// The share of each source in the negatives of a query, 0 or above, in any unit: they are divided by their sum.
-/// In-batch keys have no share: the loss holds them anyway, as candidates of every row, and they are never drawn again.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SourceShares {
-    /// The whole corpus; 1.
-    pub corpus: f64,
-    /// Keys of earlier steps; 0.
-    pub bank: f64,
-    /// Keys listed for the query; 0.
-    pub listed: f64,
-}
-
-impl Default for SourceShares {
-    fn default() -> Self {
-        SourceShares { corpus: 1.0, bank: 0.0, listed: 0.0 }
-    }
-}
-
-/// The tiers. Shares are divided by their sum, and rounded to whole negatives by the largest remainder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tiers {
-    /// Default: share 0.25, `ratio = 0.95`, hardest.
-    pub hard: TierConfig,
-    /// Default: share 0.5, `ratio = 0.95`, `ranks = [16, 256]`, uniform.
-    pub semi_hard: TierConfig,
-    /// Default: share 0.25, floor 0.1.
-    pub random: RandomTier,
-}
-
-impl Default for Tiers {
-    fn default() -> Self {
-        let band = TierBand { ratio: Some(0.95), ..TierBand::default() };
-        Tiers {
-            hard: TierConfig { share: 0.25, band, select: Selection::Hardest },
-            semi_hard: TierConfig {
-                share: 0.5,
-                band: TierBand { ranks: Some([16, 256]), ..band },
-                select: Selection::Uniform,
-            },
-            random: RandomTier::default(),
-        }
-    }
-}
-
-/// A tier with a band. What its band cannot give falls to the next easier tier, and is counted as missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TierConfig {
-    /// Its share of the negatives, 0 or above; 0.
-    pub share: f64,
-    /// The scores it may take; all.
-    pub band: TierBand,
-    /// Which keys of the band it takes; the hardest.
-    pub select: Selection,
-}
-
-/// The random tier: uniform over all keys that the guards let pass.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RandomTier {
-    /// Its share of the negatives, 0 or above; 0.25.
-    pub share: f64,
-    /// The least share of random negatives, in `[0, 1]`, whatever the shares say; 0.1. Rounded up to whole negatives.
-    pub floor: f64,
-}
-
-impl Default for RandomTier {
-    fn default() -> Self {
-        RandomTier { share: 0.25, floor: 0.1 }
-    }
-}
-
-/// What keeps false negatives out. A query's own positive, the keys of its batch, keys of its group and the rows that
-/// are excluded for it are never drawn, whatever stands here.
-///
-/// The keys of the batch are in the loss without being drawn. Of them it leaves out for a query those of its group, those
-/// above its positive by more than `above`, and exact duplicates of its positive. It cannot leave out near duplicates, nor rows
-/// of [`Batch::excluded`](super::Batch::excluded) that stand in the batch: pairs that must not meet there belong into one
-/// group ([`Batch::groups`](super::Batch::groups)), or into different batches.
-///
-/// ```
-/// use cosmine::sampling::{Batch, Corpus, Sampler, SamplerConfig};
-/// use cosmine::{Device, Matrix};
-/// // A query and its positive, 60 degrees apart; keys of the corpus by their angle to the query.
-/// let at = |degrees: &[f32]| {
-///     let rows = degrees.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]);
-///     Matrix::from_vec(rows.collect::<Vec<f32>>(), degrees.len(), 2)
-/// };
-/// let (query, positive, corpus) = (at(&[0.0])?, at(&[60.0])?, at(&[10.0, 60.5, 58.0, 90.0])?);
-/// let drawn = |guards: &str| -> cosmine::Result<Vec<usize>> {
-///     let tiers = "[tiers]\nhard = { share = 1 }\nsemi_hard = { share = 0 }\nrandom = { share = 0, floor = 0 }";
-///     let config = SamplerConfig::from_toml(&format!("negatives = 4\n{guards}\n{tiers}"))?;
-///     let batch = Batch::new(&query, &positive).ids(&[100], &[100]);
-///     let draw = Sampler::new(&Device::cpu(), config)?.draw(&batch, Some(&Corpus::new(&corpus)))?;
-///     let mut keys: Vec<usize> = draw.negatives.iter().map(|negative| negative.key).collect();
-///     keys.sort();
-///     Ok(keys)
-/// };
-/// assert_eq!(drawn("guards = { above = 2, duplicates = 2 }")?, [0, 1, 2, 3]);
-/// // The first is far nearer to the query than its positive, the next two are near duplicates of the positive.
-/// assert_eq!(drawn("")?, [3]);
-/// # Ok::<(), cosmine::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Guards {
-    /// Drops keys that score above the positive by more than this; 0.1, as in Qwen3-Embedding
-    /// ([arXiv 2506.05176](https://arxiv.org/abs/2506.05176)). May be negative. With cosine, 2 switches it off.
-    pub above: f32,
-    /// Drops keys whose cosine with the query's positive key is at least this: exact and near duplicates of it; 0.999.
-    /// 2 switches it off.
-    pub duplicates: f32,
-}
-
-impl Default for Guards {
-    fn default() -> Self {
-        Guards { above: 0.1, duplicates: 0.999 }
-    }
-}
-
-/// What a record says of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StatisticsConfig {
-    /// Decay of the averages of positive score, negative score and gap, in `[0, 1)`; 0.98.
-    pub decay: f64,
-    /// Bins of the histograms of scores, 1 or above; 40.
-    pub bins: usize,
-    /// Lower end of the histograms; −1.
-    pub lo: f64,
-    /// Upper end of the histograms; 1.
-    pub hi: f64,
-    /// How near to the positive a negative counts as hard; 0.05.
-    pub within: f32,
-    /// Every how many steps the guards are counted: what each rejects of the whole corpus. It costs a scan of the corpus;
-    /// 0 never does; 0.
-    pub audit_steps: u64,
-    /// Every how many steps the use of keys is measured, which looks at all keys in use; 0 never does; 8. Uses are counted
-    /// at every step.
-    pub usage_steps: u64,
-}
-
-impl Default for StatisticsConfig {
-    fn default() -> Self {
-        StatisticsConfig { decay: 0.98, bins: 40, lo: -1.0, hi: 1.0, within: 0.05, audit_steps: 0, usage_steps: 8 }
-    }
-}
-
-impl Guards {
-    /// A tier's band, ranks aside, with the guard against scores above the positive.
-    pub(super) fn band(&self, band: &TierBand) -> Band {
-        Band {
-            lo: band.lo.unwrap_or(f32::NEG_INFINITY),
-            hi: band.hi.unwrap_or(f32::INFINITY),
-            margin: Some(band.margin.map_or(-self.above, |margin| margin.max(-self.above))),
-            ratio: band.ratio,
-        }
-    }
-}
-
 impl SamplerConfig {
     /// Reads a configuration from TOML.
     ///
@@ -393,24 +237,5 @@ impl SamplerConfig {
         self.hashing.as_ref().map_or(Ok(()), HashingConfig::validate)?;
         self.statistics.validate()?;
         self.loss.validate()
-    }
-}
-
-impl StatisticsConfig {
-    fn validate(&self) -> Result<()> {
-        if !(0.0..1.0).contains(&self.decay) {
-            return Err(Error::spec("statistics.decay", format!("{} is not in [0, 1)", self.decay)));
-        }
-        if self.bins == 0 {
-            return Err(Error::spec("statistics.bins", "0; a histogram needs a bin"));
-        }
-        if !(self.lo < self.hi && self.lo.is_finite() && self.hi.is_finite()) {
-            let reason = format!("{} must lie below hi {}, both finite", self.lo, self.hi);
-            return Err(Error::spec("statistics.lo", reason));
-        }
-        match self.within.is_finite() {
-            true => Ok(()),
-            false => Err(Error::spec("statistics.within", format!("{} is not a finite number", self.within))),
-        }
     }
 }
