@@ -6,42 +6,7 @@ use cosmine::sampling::{Draw, SamplerConfig, Selection, Source, Tier, TierBand, 
 use cosmine::spec::{Metric, Select, TopK};
 use cosmine::{Matrix, oracle};
 
-/// A world small enough to be asked key by key.
-pub(crate) struct World {
-    pub(crate) queries: Matrix<'static>,
-    pub(crate) keys: Matrix<'static>,
-    pub(crate) query_ids: Vec<i64>,
-    pub(crate) key_ids: Vec<i64>,
-    pub(crate) query_groups: Vec<i64>,
-    pub(crate) key_groups: Vec<i64>,
-    pub(crate) corpus: Matrix<'static>,
-    pub(crate) corpus_ids: Vec<i64>,
-    pub(crate) corpus_groups: Vec<i64>,
-    pub(crate) excluded: Vec<Vec<usize>>,
-    pub(crate) listed: Vec<Vec<usize>>,
-    /// Batches of the steps before, which entered the bank.
-    pub(crate) past: Vec<Past>,
-}
-
-/// The keys of an earlier batch.
-#[derive(Clone)]
-pub(crate) struct Past {
-    pub(crate) keys: Matrix<'static>,
-    pub(crate) ids: Vec<i64>,
-    pub(crate) groups: Vec<i64>,
-}
-
-impl World {
-    /// The batches that came before a step; the last of them at the step before.
-    pub(crate) fn before(&self, step: u64) -> &[Past] {
-        &self.past[..self.past.len().min(step as usize)]
-    }
-
-    /// Whether any key of the bank is young enough: those of the step before are, whatever a bank keeps.
-    pub(crate) fn holds(&self, config: &SamplerConfig, step: u64) -> bool {
-        config.bank.max_age != Some(0) && !self.before(step).is_empty()
-    }
-}
+use crate::world::World;
 
 /// A negative: source, key, tier, bits of the score.
 pub(crate) type Drawn = (Source, usize, Tier, u32);

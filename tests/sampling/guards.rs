@@ -10,7 +10,7 @@ use cosmine::{Device, Dtype, Error, Matrix, Rows};
 use crate::brute::scores;
 use crate::common::data::{KINDS, Kind, rng, rows};
 use crate::common::devices;
-use crate::draws::{random_config, with, world};
+use crate::world::{random_config, with, world};
 
 fn sampler(config: &str) -> Sampler {
     Sampler::new(&Device::cpu(), SamplerConfig::from_toml(config).unwrap()).unwrap()

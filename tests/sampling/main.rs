@@ -12,3 +12,4 @@ mod run;
 mod steering;
 mod upkeep;
 mod usage;
+mod world;

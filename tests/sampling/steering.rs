@@ -240,6 +240,27 @@ fn the_margin_of_the_curriculum_is_the_losss() {
     assert_eq!(margins, [0.25, 0.1875, 0.125]);
 }
 
+#[test]
+fn trouble_steps_back_and_says_why() {
+    let run = Run::new();
+    let device = Device::cpu();
+    let mut sampler = Sampler::new(&device, SamplerConfig::default()).unwrap();
+    let (queries, keys) = (run.queries.slice(0..8).unwrap(), run.corpus(0).slice(0..8).unwrap());
+    let ids: Vec<i64> = (0..8).collect();
+    let batch = Batch::new(&queries, &keys).ids(&ids, &ids);
+    let corpus = Corpus::new(run.corpus(0));
+    for (step, scheme) in [Scheme::SemiHard, Scheme::InBatch, Scheme::InBatch].into_iter().enumerate() {
+        let draw = sampler.draw(&batch, Some(&corpus)).unwrap();
+        let negatives = sampler.negative_rows(&draw, &batch, Some(&corpus)).unwrap();
+        let (mut loss, gradients) = device.info_nce_grad(&draw.info_nce(), &queries, &keys, Some(&negatives)).unwrap();
+        loss.loss = f32::NAN;
+        let record = sampler.observe(&draw, &batch, &loss, &gradients).unwrap();
+        assert_eq!(sampler.scheme(), scheme, "step {step}");
+        assert_eq!(record.events[0].kind, "trouble");
+        assert!(sampler.observe(&draw, &batch, &loss, &gradients).is_err(), "a step is observed once");
+    }
+}
+
 /// Gradients that are not finite are told as what they are.
 #[test]
 fn trouble_with_a_gradient_is_told_as_such() {

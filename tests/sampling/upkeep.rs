@@ -8,8 +8,8 @@ use cosmine::{Device, Dtype, Error, Matrix};
 
 use crate::common::data::{KINDS, Kind, rng, rows};
 use crate::common::devices;
-use crate::draws::{random_config, with, world};
 use crate::run::{BATCH, KEYS, Run};
+use crate::world::{random_config, with, world};
 
 /// A list of all keys that the guards let pass stands for the whole corpus, whatever the configuration.
 #[test]
