@@ -150,10 +150,14 @@ impl Sampler {
     /// As [`Sampler::new`]; [`Error::Spec`] where the state contradicts itself.
     pub fn restore(device: &Device, state: SamplerState) -> Result<Self> {
         state.run.check()?;
+        let bank = state.bank.map(|bank| Bank::restore(device, &bank)).transpose()?;
+        if bank.as_ref().is_some_and(|bank| *bank.config() != state.run.config.bank) {
+            return Err(Error::spec("state", "its bank is of another configuration than the whole"));
+        }
         Ok(Sampler {
             device: device.clone(),
             run: state.run,
-            bank: state.bank.map(|bank| Bank::restore(device, &bank)).transpose()?,
+            bank,
             codes: None,
             began: Instant::now(),
             mining_seconds: 0.0,

@@ -9,6 +9,7 @@ mod draws;
 mod guards;
 mod records;
 mod run;
+mod states;
 mod steering;
 mod upkeep;
 mod usage;
