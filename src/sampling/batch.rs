@@ -96,7 +96,8 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// Keys listed for each query, the source [`Source::Listed`]: rows of the corpus, or of [`Batch::listed_rows`].
+    /// Keys listed for each query, the source [`Source::Listed`](super::Source::Listed): rows of the corpus, or
+    /// of [`Batch::listed_rows`].
     pub fn listed(mut self, lists: &'a Lists) -> Self {
         self.listed = Some(lists);
         self
