@@ -4,6 +4,7 @@
 //! cargo run --release --example train_adapter                        # the sample in this repository
 //! cargo run --release --example train_adapter -- --data FOLDER      # queries.npy, corpus.npy, groups.npy or meta.tsv
 //! cargo run --release --example train_adapter -- --split choose     # ranks the rows for choosing hyperparameters
+//! cargo run --release --example train_adapter -- --split refit      # ranks the test; the rows for choosing train too
 //! cargo run --release --example train_adapter -- --split cross --seeds 7   # cross-validates on all but the test
 //! cargo run --release --example train_adapter -- --schemes in_batch,MINE.toml   # a scheme of one's own
 //! cargo run --release --example train_adapter -- --logs FOLDER      # with audits; then: cosmine report FOLDER/*.jsonl
@@ -11,8 +12,8 @@
 //!
 //! Queries pass through one matrix and keys through another, both `dim × dim` and the identity at the start. Rows whose
 //! index is divisible by 8 are the test; those behind them (index mod 8 = 1) are for choosing hyperparameters; the rest
-//! trains. `cross` holds out another eighth for each seed, never the test, and trains on the rest of the seven. Each
-//! held-out query is ranked among the keys of all rows.
+//! trains, and with `refit` those for choosing too. `cross` holds out another eighth for each seed, never the test, and
+//! trains on the rest of the seven. Each held-out query is ranked among the keys of all rows.
 //!
 //! Read `train.rs` first: it is what a trainer does with a [`Sampler`](cosmine::sampling::Sampler). Schemes are files under
 //! `schemes`.
@@ -146,6 +147,16 @@ mod tests {
         }
         held_out.sort_unstable();
         assert!(held_out.into_iter().eq((0..2000).filter(|row| row % 8 > 0)));
+    }
+
+    #[test]
+    fn all_but_the_test_trains_once_all_is_chosen() {
+        let data = data::Data::read(&settings("").data).unwrap();
+        let [test, choose, refit] =
+            [data::Held::Test, data::Held::Choose, data::Held::Refit].map(|held| data.split(held, 0));
+        assert_eq!((test.train, test.held_out.len()), (choose.train, 250));
+        assert!(refit.train.into_iter().eq((0..2000).filter(|row| row % 8 > 0)));
+        assert_eq!(refit.held_out, test.held_out);
     }
 
     #[test]

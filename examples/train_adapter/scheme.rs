@@ -56,9 +56,12 @@ impl Scheme {
         Ok(Scheme { name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text })
     }
 
-    /// The scheme for a run of `steps` steps. In files `{steps}` stands for them and `{half}` for half of them.
+    /// The scheme for a run of `steps` steps. In files `{steps}` stands for them, `{half}` for half of them, and
+    /// `{twentieth}` for a twentieth, at least 1.
     pub(crate) fn plan(&self, steps: usize) -> Result<Plan> {
-        let text = self.text.replace("{steps}", &steps.to_string()).replace("{half}", &(steps / 2).to_string());
+        let numbers = [("{steps}", steps), ("{half}", steps / 2), ("{twentieth}", (steps / 20).max(1))];
+        let text =
+            numbers.iter().fold(self.text.clone(), |text, (name, number)| text.replace(name, &number.to_string()));
         let mut plan: Plan = toml::from_str(&text).map_err(|error| format!("{}: {error}", self.name))?;
         if self.name == "full_with_fault" {
             plan.label = "the same, its temperature collapsed for a tenth of the steps".to_owned();

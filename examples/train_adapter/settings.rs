@@ -66,8 +66,9 @@ impl Settings {
 fn held(name: &str) -> std::result::Result<Held, &'static str> {
     match name {
         "test" => Ok(Held::Test),
+        "refit" => Ok(Held::Refit),
         "choose" => Ok(Held::Choose),
         "cross" => Ok(Held::Cross),
-        _ => Err("is none of test, choose, cross"),
+        _ => Err("is none of test, refit, choose, cross"),
     }
 }
