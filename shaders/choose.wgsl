@@ -7,6 +7,9 @@
 // Two errors lie between the smallest and the largest score that a key can have; PRUNE_ROUNDING is what is rounded here.
 // CUDA has no twin of it.
 //
+// `gather` comes last: it writes the keys that stay of each pool side by side into `gathered`, a pool of `most` places, so
+// that the host need not read the room between them. CUDA has no twin of it.
+//
 // Constants: DRAW.
 // Threads: a group for each query, queries in y.
 #include "score.wgsl"
@@ -16,6 +19,7 @@ struct Parameters {
     hardest: u32,
     drawn: u32,
     drops: u32,
+    most: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -23,6 +27,7 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read_write> pool: array<u32>;
 /// As scan.wgsl says; `prune` reads the errors and writes the threshold.
 @group(0) @binding(3) var<storage, read_write> gates: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> gathered: array<u32>;
 
 const POOL_WORDS = select(2u, 3u, DRAW != 0u);
 const NO_RANK = 0xFFFFFFFFu;
@@ -142,5 +147,18 @@ fn prune(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     let left = places();
     if thread == 0u {
         state[row].z = kept + left;
+    }
+}
+
+@compute @workgroup_size(THREADS_X)
+fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let row = group.y;
+    let kept = min(state[row].w, parameters.most);
+    let own_pool = row * parameters.capacity * POOL_WORDS;
+    let own_gathered = row * parameters.most * POOL_WORDS;
+    for (var i = local.x; i < kept; i += THREADS_X) {
+        for (var word = 0u; word < POOL_WORDS; word++) {
+            gathered[own_gathered + word * parameters.most + i] = pool[own_pool + word * parameters.capacity + i];
+        }
     }
 }

@@ -244,7 +244,8 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         let offers = self.queue.offers();
         let quarter = self.queue.limits().memory_bytes / 4;
         let most_queries = if offers.lanes > 0 { MOST_QUERIES_OF_LANES } else { MOST_QUERIES };
-        let state_bytes = (self.capacity * self.pool_words() * 4).max(UNSURE * 8 + 20).max(80) as u64;
+        let places = self.capacity + self.gathered().unwrap_or(0);
+        let state_bytes = (places * self.pool_words() * 4).max(UNSURE * 8 + 20).max(80) as u64;
         self.queries.rows_within(quarter).min(rows_within(offers, quarter, state_bytes)).min(most_queries)
     }
 
@@ -336,6 +337,12 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
         self.unit.map(|_| matrix_unit::pack(self.queue, rows, self.form)).transpose()
     }
 
+    /// Places of a pool for the keys that stay alone, where they are gathered before the host reads them.
+    fn gathered(&self) -> Option<usize> {
+        let most = self.wanted.hardest + self.wanted.drawn;
+        (prunes(self.queue.offers()) && self.few.is_none() && (1..self.capacity).contains(&most)).then_some(most)
+    }
+
     fn pool_words(&self) -> usize {
         if self.variant.draw == 0 { 2 } else { 3 }
     }
@@ -424,12 +431,15 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
 
     /// Brings what the pools hold to the host.
     fn collect(&self, block: &Block<Q>, span: &Range<usize>, best: &mut [Best]) -> Result<()> {
-        let (capacity, words, wanted) = (self.capacity, self.pool_words(), self.wanted);
+        let gathered = self.gathered().map(|most| self.gather(block, most)).transpose()?;
+        let capacity = self.gathered().unwrap_or(self.capacity);
+        let (words, wanted) = (self.pool_words(), self.wanted);
         let rows_at_once = ((64 << 20) / (capacity * words * 4)).max(1);
         for rows in pieces(best.len(), rows_at_once) {
             let mut pool = try_vec(0_u32, rows.len() * capacity * words, "the best keys of each query")?;
-            let offset = self.pool_bytes(rows.start);
-            self.queue.read(&block.pool, offset, bytemuck::cast_slice_mut(&mut pool))?;
+            let offset = (rows.start * capacity * words * 4) as u64;
+            let from = gathered.as_ref().unwrap_or(&block.pool);
+            self.queue.read(from, offset, bytemuck::cast_slice_mut(&mut pool))?;
             let by_row = pool.par_chunks(capacity * words).zip(&block.kept[rows.clone()]).zip(&mut best[rows]);
             by_row.for_each(|((pool, kept), best)| {
                 let kept = kept[3] as usize;

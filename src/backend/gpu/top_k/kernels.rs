@@ -63,6 +63,10 @@ impl Variant {
         Kernel { entry: "prune", ..self.choose() }
     }
 
+    pub(super) fn gather(self) -> Kernel {
+        Kernel { entry: "gather", ..self.choose() }
+    }
+
     pub(super) fn choose(self) -> Kernel {
         let mut constants = vec![("DRAW", self.draw)];
         constants.extend((self.choosers == self.lanes).then_some(("LANES", self.lanes)));
@@ -90,7 +94,9 @@ pub(in crate::backend::gpu) fn kernels(offers: &Offers) -> Vec<Kernel> {
         for &capacity in capacities {
             let variant = Variant { choosers: choosers(offers, capacity), ..plain };
             kernels.push(variant.choose());
-            kernels.extend(prunes(offers).then(|| variant.prune()));
+            if prunes(offers) {
+                kernels.extend([variant.prune(), variant.gather()]);
+            }
         }
         for (metric, split) in [Metric::Cosine, Metric::Dot].into_iter().flat_map(|m| flags.map(|split| (m, split))) {
             kernels.push(Variant { metric, split, ..plain }.rescore());

@@ -150,4 +150,24 @@ impl<Q: Queue + 'static> Call<'_, Q> {
             first_group: None,
         })
     }
+
+    /// The keys of each pool that stay, in pools of `most` places.
+    pub(super) fn gather(&self, block: &Block<Q>, most: usize) -> Result<Q::Buffer> {
+        let rows = block.queries.rows;
+        let bytes = (rows * most * self.pool_words() * 4) as u64;
+        let gathered = self.queue.allocate(bytes, "the best keys of each query, side by side")?;
+        self.queue.launch(&Launch {
+            kernel: &self.variant.gather(),
+            groups: [1, rows as u32, 1],
+            parameters: &[self.capacity as u32, 0, 0, 0, most as u32],
+            buffers: &[
+                self.whole(&block.state, rows * STATE_WORDS * 4),
+                Slice { buffer: &block.pool, offset_bytes: 0, bytes: self.pool_bytes(rows) },
+                self.whole(&block.gates, rows * size_of::<Gate>()),
+                Slice { buffer: &gathered, offset_bytes: 0, bytes },
+            ],
+            first_group: None,
+        })?;
+        Ok(gathered)
+    }
 }
