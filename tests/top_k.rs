@@ -171,6 +171,24 @@ fn chunks_and_threads_do_not_matter() {
     }
 }
 
+/// So large a share of the keys that devices may score all of them at once, in one step and in several.
+#[test]
+fn a_large_share_of_the_keys_may_be_wanted() {
+    let (queries, keys, dim) = (70, 2500, 24);
+    for (dtype, kind) in [(Dtype::F32, Kind::Clustered), (Dtype::F16, Kind::Ties)] {
+        let left = rows(kind, queries, dim, dtype, 15);
+        let right = rows(kind, keys, dim, dtype, 16);
+        for (seed, k) in (70..).zip([313, 500, 1100, 1500, 2499, 4000]) {
+            let mut spec = random_spec(&mut rng(seed), queries, keys).metric(Metric::Cosine).select(Select::Hardest);
+            spec.k = k;
+            for count in [false, true] {
+                let spec = spec.clone().count_rejected(count);
+                check(&spec, &left, &right, &format!("{kind:?} {dtype} {spec:?}"));
+            }
+        }
+    }
+}
+
 /// Row 3 of the scorecard: 8 distinct scores over 64k keys, and all rows identical.
 #[test]
 fn ties_break_by_index() {
