@@ -19,16 +19,12 @@ fn begin_rows(own_row: u32) {
     }
 }
 
-fn ordered_row(score: vec4<f32>) -> vec4<u32> {
-    let bits = bitcast<vec4<u32>>(score);
-    return select(bits | vec4<u32>(0x80000000u), ~bits, bits >= vec4<u32>(0x80000000u));
-}
-
 /// Writes row i. `held`: the keys that the query may have.
 fn take_row(i: u32, _gate: Gate, score: vec4<f32>, held: vec4<bool>, across: Across) {
     let first = subgroupShuffle(own_first, i);
     let band = subgroupShuffle(own_band, i);
-    let rank = ordered_row(clamp(score, vec4<f32>(-1.0), vec4<f32>(1.0)));
+    let own = clamp(score, vec4<f32>(-1.0), vec4<f32>(1.0));
+    let rank = vec4<u32>(ordered(own.x), ordered(own.y), ordered(own.z), ordered(own.w));
     let inside = held & (rank >= vec4<u32>(band.x)) & (rank <= vec4<u32>(band.y));
     let ranks = select(vec4<u32>(0u), rank, inside);
     for (var j = 0u; j < 4u; j++) {

@@ -53,10 +53,7 @@ impl Drawing<'_> {
     /// Up to `want[row]` keys for each query, within a tier by score descending, then by key. Duplicates of a positive
     /// that are met are refused to its query from then on; gives how many.
     pub(super) fn draw(&self, pool: &mut Pool, aim: &Aim, want: &[usize]) -> Result<(Vec<Vec<Hit>>, u64)> {
-        if want.iter().all(|want| *want == 0) || pool.rows.rows() == 0 {
-            return Ok((vec![Vec::new(); want.len()], 0));
-        }
-        if aim.is_empty() {
+        if want.iter().all(|want| *want == 0) || pool.rows.rows() == 0 || aim.is_empty() {
             return Ok((vec![Vec::new(); want.len()], 0));
         }
         match (aim.tier, pool.has_lists()) {

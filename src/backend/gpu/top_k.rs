@@ -431,8 +431,9 @@ impl<'a, Q: Queue + 'static> Call<'a, Q> {
 
     /// Brings what the pools hold to the host.
     fn collect(&self, block: &Block<Q>, span: &Range<usize>, best: &mut [Best]) -> Result<()> {
-        let gathered = self.gathered().map(|most| self.gather(block, most)).transpose()?;
-        let capacity = self.gathered().unwrap_or(self.capacity);
+        let most = self.gathered();
+        let gathered = most.map(|most| self.gather(block, most)).transpose()?;
+        let capacity = most.unwrap_or(self.capacity);
         let (words, wanted) = (self.pool_words(), self.wanted);
         let rows_at_once = ((64 << 20) / (capacity * words * 4)).max(1);
         for rows in pieces(best.len(), rows_at_once) {
